@@ -1,1 +1,18 @@
-//! x
+//! What Qwen2.5-VL is, as plain data and arithmetic: no inference library takes part.
+//!
+//! # Layout
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | `config.json` and `generation_config.json`, in both published forms |
+//! | [`names`] | the one table of tensor names and shapes |
+//! | [`checkpoint`] | reading and writing safetensors; the one layout of weights in use |
+//! | [`tokenizer`], [`chat`] | text to token ids, messages to text |
+//! | [`image`] | bytes of an image file to the pixels the vision tower sees |
+//! | [`positions`] | M-RoPE positions, and the order and windows of the vision tower |
+//! | [`processor`] | messages and images to a prompt, and to its blanked forms |
+
+pub mod error;
+pub mod image;
+
+pub use error::{Error, Result};
