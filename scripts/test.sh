@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything that must pass: set-up, formatting, lints, and all tests (unit, parity, loom, end to end, crash).
+#
+#   scripts/test.sh              all of it
+#   PARITY_FIXTURES=DIR scripts/test.sh   the parity tests on another set of fixtures in the layout of tests/data/qwen2_5_vl
+#
+# Tests that need a GPU are not part of this; they are skipped with a line that says so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+
+scripts/setup.sh
+
+# The exported graphs are also put before the reference checker and a plain ONNX Runtime, which are Python packages.
+# Where they can't be had the tests that want them say so and skip.
+checker=.native/onnx-checker
+if [ ! -x "$checker/bin/python" ] || ! "$checker/bin/python" -c 'import onnx, onnxruntime' 2>/dev/null; then
+  say "installing the ONNX checker (tests only)"
+  rm -rf "$checker"
+  python3 -m venv "$checker" && "$checker/bin/python" -m pip install --quiet onnx==1.23.2 onnxruntime==1.31.1 ||
+    printf 'test: no ONNX checker (python3 -m venv or pip failed): its tests will be skipped\n' >&2
+fi
+if [ -x "$checker/bin/python" ]; then export ONNX_CHECKER_PYTHON="$PWD/$checker/bin/python"; fi
+
+say "formatting"
+cargo fmt --all --check
+say "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+say "tests"
+cargo test --workspace --locked
+say "the ring under loom"
+RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p shared --release --locked --lib loom_
