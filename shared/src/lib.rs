@@ -1,1 +1,3 @@
-//! x
+//! What the two programs agree on.
+
+pub mod config;

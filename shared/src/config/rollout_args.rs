@@ -1,0 +1,136 @@
+//! `[rollout]`: how responses are sampled and scored.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+use serde::Serialize;
+
+use super::values::{at_least, non_negative, positive, positive_fraction};
+
+/// Keys of the table `[rollout]`.
+#[derive(Args, Serialize, Debug, Clone, PartialEq)]
+pub struct RolloutArgs {
+    /// What generates. `auto` takes the best engine whose libraries are installed; a named one never falls back
+    #[arg(long, value_enum, default_value_t = Engine::Auto, help_heading = "Engine")]
+    pub engine: Engine,
+
+    /// Sequences decoded side by side; a finished one makes room for the next. Does not change the responses
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least(1), help_heading = "Engine")]
+    pub rows: usize,
+
+    /// Compute threads of the engine [default: all cores]
+    #[arg(long, value_name = "N", value_parser = at_least(1), help_heading = "Engine")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+
+    /// Size of this process's ring to the learner in MiB. A full ring makes the engine wait; nothing is lost
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = at_least(1), help_heading = "Engine")]
+    pub ring_mib: usize,
+
+    /// Data set: a parquet or .jsonl file or a folder of them, with an optional split as in FOLDER@train
+    #[arg(
+        long,
+        value_name = "PATH[@SPLIT]",
+        default_value = "models/geo-mini/data/train.parquet"
+    )]
+    #[arg(value_hint = ValueHint::AnyPath, help_heading = "Data")]
+    pub data: String,
+
+    /// minijinja file that turns `problem` into the user's message; it sees `problem` and prints it in place
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_template: Option<PathBuf>,
+
+    /// Longest prompt in tokens, image tokens included. A longer one is skipped and counted, never cut
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least(1), help_heading = "Data")]
+    pub max_prompt_tokens: usize,
+
+    /// Responses per prompt, G
+    #[arg(long, value_name = "G", default_value_t = 8, value_parser = at_least(2), help_heading = "Sampling")]
+    pub group_size: usize,
+
+    /// Divides the logits, in the rollout and in the learner alike
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = positive, help_heading = "Sampling")]
+    pub temperature: f64,
+
+    /// Sample from the smallest set of tokens whose probability reaches this mass; 1 = all
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = positive_fraction, help_heading = "Sampling")]
+    pub top_p: f64,
+
+    /// Sample from the K most likely tokens; 0 = all
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = at_least(0), help_heading = "Sampling")]
+    pub top_k: usize,
+
+    /// Longest response in tokens, the end token included
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least(1), help_heading = "Sampling")]
+    pub max_response_tokens: usize,
+
+    /// How the image is taken away for the second scoring of a response (eq. 8)
+    #[arg(long, value_enum, default_value_t = Blank::Empty, help_heading = "Token signals")]
+    pub blank: Blank,
+
+    /// Mass p of the nucleus over which a token's entropy is taken (eq. 5)
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = positive_fraction)]
+    #[arg(help_heading = "Token signals")]
+    pub nucleus_p: f64,
+
+    /// Which entropy of the next-token distribution marks reasoning tokens (eq. 5)
+    #[arg(long, value_enum, default_value_t = Entropy::Renormalised, help_heading = "Token signals")]
+    pub entropy: Entropy,
+
+    /// Share of a right answer in the reward
+    #[arg(long, value_name = "W", default_value_t = 1.0, value_parser = non_negative, help_heading = "Reward")]
+    pub accuracy_weight: f64,
+
+    /// Share of the form `<think>...</think> \boxed{}` in the reward; the field often takes 0.1 with accuracy 0.9
+    #[arg(long, value_name = "W", default_value_t = 0.0, value_parser = non_negative, help_heading = "Reward")]
+    pub format_weight: f64,
+
+    /// The last N tokens before --max-response-tokens are punished, linearly (DAPO's soft overlong punishment); 0 = off
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = at_least(0), help_heading = "Reward")]
+    pub overlong_buffer: usize,
+
+    /// Largest punishment for length, reached at --max-response-tokens
+    #[arg(long, value_name = "W", default_value_t = 1.0, value_parser = non_negative, help_heading = "Reward")]
+    pub overlong_penalty: f64,
+}
+
+/// What runs the ONNX graph.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// The best of the following whose libraries are installed: trt, cuda, cpu
+    Auto,
+    /// ONNX Runtime on the processor, f32
+    Cpu,
+    /// ONNX Runtime's CUDA provider
+    Cuda,
+    /// ONNX Runtime's TensorRT provider
+    Trt,
+}
+
+/// The form of the prompt without its image, for `log pi(o_it | no image, q)` of eq. 8.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blank {
+    /// The image's start and end token with no image token between
+    Empty,
+    /// The image item left out and the chat template rendered again
+    Drop,
+    /// A black image of the same size
+    Black,
+    /// A grey image of the same size
+    Grey,
+}
+
+/// The entropy H of eq. 5.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Entropy {
+    /// Over the nucleus, its probabilities scaled to sum to 1
+    Renormalised,
+    /// The nucleus's terms of the sum as they are
+    Raw,
+    /// Over the whole vocabulary
+    Full,
+}
