@@ -6,7 +6,9 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Ok(libtorch) = std::env::var("LIBTORCH") else {
-        println!("cargo:warning=LIBTORCH is not set; run scripts/setup.sh, or set it to a libtorch 2.11 folder");
+        println!(
+            "cargo:warning=LIBTORCH is not set; run scripts/setup.sh, or set it to a libtorch 2.11 folder"
+        );
         return;
     };
     let lib = Path::new(&libtorch).join("lib");
