@@ -116,27 +116,41 @@ const MAX_POSITIONS: usize = 1 << 30;
 impl ModelConfig {
     /// Reads `config.json` and, where there is one, `generation_config.json` of a model folder.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let missing = || Error::NotAModel { path: dir.to_path_buf(), missing: "config.json" };
+        let missing = || Error::NotAModel {
+            path: dir.to_path_buf(),
+            missing: "config.json",
+        };
         let top = Object::open(&dir.join("config.json"), SMALL_FILE_BYTES)?.ok_or_else(missing)?;
         let generation = Object::open(&dir.join("generation_config.json"), SMALL_FILE_BYTES)?;
 
         match top.string_opt("model_type")? {
             Some("qwen2_5_vl") => {}
-            Some(other) => return Err(top.problem("model_type", format!("must be qwen2_5_vl, got {other:?}"))),
+            Some(other) => {
+                return Err(top.problem("model_type", format!("must be qwen2_5_vl, got {other:?}")));
+            }
             None => return Err(top.missing("model_type")),
         }
         // The flat form keeps the language model's keys at the top.
         let text_object = top.object("text_config")?.unwrap_or_else(|| top.clone());
-        let vision_object = top.object("vision_config")?.ok_or_else(|| top.missing("vision_config"))?;
+        let vision_object = top
+            .object("vision_config")?
+            .ok_or_else(|| top.missing("vision_config"))?;
         let text = TextConfig::read(&text_object, &top)?;
         let vision = VisionConfig::read(&vision_object, &text)?;
         let tokens = SpecialTokens::read(&top, &text_object, generation.as_ref(), text.vocab_size)?;
         let tied = match top.bool_opt("tie_word_embeddings")? {
             Some(tied) => tied,
             // Absent means an own head; a checkpoint without one is then refused by name.
-            None => text_object.bool_opt("tie_word_embeddings")?.unwrap_or(false),
+            None => text_object
+                .bool_opt("tie_word_embeddings")?
+                .unwrap_or(false),
         };
-        Ok(Self { text, vision, tokens, tie_word_embeddings: tied })
+        Ok(Self {
+            text,
+            vision,
+            tokens,
+            tie_word_embeddings: tied,
+        })
     }
 }
 
@@ -144,21 +158,35 @@ impl TextConfig {
     fn read(text: &Object, top: &Object) -> Result<Self> {
         require_silu(text)?;
         if text.bool_opt("use_sliding_window")? == Some(true) {
-            return Err(text.problem("use_sliding_window", "is true, which is not supported: use a model without it"));
+            return Err(text.problem(
+                "use_sliding_window",
+                "is true, which is not supported: use a model without it",
+            ));
         }
         let hidden_size = text.integer("hidden_size", 1..=MAX_WIDTH)?;
         let num_heads = text.integer("num_attention_heads", 1..=MAX_HEADS)?;
         let num_kv_heads = text.integer("num_key_value_heads", 1..=MAX_HEADS)?;
         if !num_heads.is_multiple_of(num_kv_heads) {
-            return Err(text.problem("num_key_value_heads", format!("must divide num_attention_heads {num_heads}")));
+            return Err(text.problem(
+                "num_key_value_heads",
+                format!("must divide num_attention_heads {num_heads}"),
+            ));
         }
         let head_dim = match text.integer_opt("head_dim", 2..=MAX_HEAD_DIM)? {
             Some(head_dim) => head_dim,
             None if hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
-            None => return Err(text.problem("hidden_size", format!("must be a multiple of the {num_heads} heads"))),
+            None => {
+                return Err(text.problem(
+                    "hidden_size",
+                    format!("must be a multiple of the {num_heads} heads"),
+                ));
+            }
         };
         if !head_dim.is_multiple_of(2) || head_dim > MAX_HEAD_DIM {
-            return Err(text.problem("head_dim", format!("must be even and at most {MAX_HEAD_DIM}, got {head_dim}")));
+            return Err(text.problem(
+                "head_dim",
+                format!("must be even and at most {MAX_HEAD_DIM}, got {head_dim}"),
+            ));
         }
         let (rope_theta, mrope_section) = read_rope(text, top, head_dim)?;
         Ok(Self {
@@ -170,7 +198,8 @@ impl TextConfig {
             head_dim,
             vocab_size: text.integer("vocab_size", 1..=MAX_VOCAB)?,
             max_position_embeddings: text.integer("max_position_embeddings", 1..=MAX_POSITIONS)?,
-            rms_norm_eps: positive(text, "rms_norm_eps")?.ok_or_else(|| text.missing("rms_norm_eps"))?,
+            rms_norm_eps: positive(text, "rms_norm_eps")?
+                .ok_or_else(|| text.missing("rms_norm_eps"))?,
             rope_theta,
             mrope_section,
         })
@@ -180,9 +209,12 @@ impl TextConfig {
 /// Base and sections of M-RoPE: `rope_parameters` (transformers 5) or `rope_scaling` with `rope_theta` beside it.
 fn read_rope(text: &Object, top: &Object, head_dim: usize) -> Result<(f64, [usize; 3])> {
     let mut found = None;
-    for (owner, key) in
-        [(text, "rope_parameters"), (text, "rope_scaling"), (top, "rope_parameters"), (top, "rope_scaling")]
-    {
+    for (owner, key) in [
+        (text, "rope_parameters"),
+        (text, "rope_scaling"),
+        (top, "rope_parameters"),
+        (top, "rope_scaling"),
+    ] {
         if found.is_none() {
             found = owner.object(key)?;
         }
@@ -191,17 +223,25 @@ fn read_rope(text: &Object, top: &Object, head_dim: usize) -> Result<(f64, [usiz
     for key in ["rope_type", "type"] {
         match rope.string_opt(key)? {
             None | Some("default" | "mrope") => {}
-            Some(other) => return Err(rope.problem(key, format!("must be default or mrope, got {other:?}"))),
+            Some(other) => {
+                return Err(rope.problem(key, format!("must be default or mrope, got {other:?}")));
+            }
         }
     }
-    let theta = match (positive(&rope, "rope_theta")?, positive(text, "rope_theta")?) {
+    let theta = match (
+        positive(&rope, "rope_theta")?,
+        positive(text, "rope_theta")?,
+    ) {
         (Some(theta), _) | (None, Some(theta)) => theta,
         (None, None) => positive(top, "rope_theta")?.ok_or_else(|| text.missing("rope_theta"))?,
     };
     let section = rope.integers("mrope_section", 0..=MAX_HEAD_DIM, 3)?;
     let problem = || {
         let half = head_dim / 2;
-        rope.problem("mrope_section", format!("must be 3 numbers of sum {half} (half the head dim), got {section:?}"))
+        rope.problem(
+            "mrope_section",
+            format!("must be 3 numbers of sum {half} (half the head dim), got {section:?}"),
+        )
     };
     let section = <[usize; 3]>::try_from(section.as_slice()).map_err(|_| problem())?;
     if section.iter().sum::<usize>() != head_dim / 2 {
@@ -217,22 +257,37 @@ impl VisionConfig {
         let hidden_size = vision.integer("hidden_size", 4..=MAX_WIDTH)?;
         let num_heads = vision.integer("num_heads", 1..=MAX_HEADS)?;
         let head_dim = hidden_size / num_heads;
-        if head_dim * num_heads != hidden_size || !head_dim.is_multiple_of(4) || head_dim > MAX_HEAD_DIM {
-            let problem = format!("{num_heads} must split hidden_size {hidden_size} into heads of a multiple of 4");
+        if head_dim * num_heads != hidden_size
+            || !head_dim.is_multiple_of(4)
+            || head_dim > MAX_HEAD_DIM
+        {
+            let problem = format!(
+                "{num_heads} must split hidden_size {hidden_size} into heads of a multiple of 4"
+            );
             return Err(vision.problem("num_heads", problem));
         }
         // Older files say in_chans; newer ones may carry both.
-        let channels_key = if vision.get("in_chans").is_some() { "in_chans" } else { "in_channels" };
+        let channels_key = if vision.get("in_chans").is_some() {
+            "in_chans"
+        } else {
+            "in_channels"
+        };
         let patch_size = vision.integer("patch_size", 1..=256)?;
         let spatial_merge_size = vision.integer("spatial_merge_size", 1..=16)?;
         let token_side = patch_size * spatial_merge_size;
         let window_size = vision.integer("window_size", 1..=MAX_WIDTH)?;
         if window_size < token_side {
-            return Err(vision.problem("window_size", format!("must be at least {token_side}, the side of one token")));
+            return Err(vision.problem(
+                "window_size",
+                format!("must be at least {token_side}, the side of one token"),
+            ));
         }
         let out_hidden_size = vision.integer("out_hidden_size", 1..=MAX_WIDTH)?;
         if out_hidden_size != text.hidden_size {
-            let problem = format!("must equal the text's hidden_size {}, got {out_hidden_size}", text.hidden_size);
+            let problem = format!(
+                "must equal the text's hidden_size {}, got {out_hidden_size}",
+                text.hidden_size
+            );
             return Err(vision.problem("out_hidden_size", problem));
         }
         Ok(Self {
@@ -247,7 +302,11 @@ impl VisionConfig {
             spatial_merge_size,
             window_size,
             out_hidden_size,
-            full_attention_blocks: vision.integers("fullatt_block_indexes", 0..=depth - 1, depth)?,
+            full_attention_blocks: vision.integers(
+                "fullatt_block_indexes",
+                0..=depth - 1,
+                depth,
+            )?,
             tokens_per_second: positive(vision, "tokens_per_second")?
                 .ok_or_else(|| vision.missing("tokens_per_second"))?,
         })
@@ -255,7 +314,12 @@ impl VisionConfig {
 }
 
 impl SpecialTokens {
-    fn read(top: &Object, text: &Object, generation: Option<&Object>, vocab_size: usize) -> Result<Self> {
+    fn read(
+        top: &Object,
+        text: &Object,
+        generation: Option<&Object>,
+        vocab_size: usize,
+    ) -> Result<Self> {
         let range = 0..=vocab_size - 1;
         let optional = |key| -> Result<Option<u32>> {
             let id = match top.integer_opt(key, range.clone())? {
@@ -273,8 +337,13 @@ impl SpecialTokens {
                 eos = id_or_ids(object, "eos_token_id", vocab_size)?;
             }
         }
-        let Some(&last_eos) = eos.last() else { return Err(top.missing("eos_token_id")) };
-        let pad = match generation.map(|object| id_or_ids(object, "pad_token_id", vocab_size)).transpose()? {
+        let Some(&last_eos) = eos.last() else {
+            return Err(top.missing("eos_token_id"));
+        };
+        let pad = match generation
+            .map(|object| id_or_ids(object, "pad_token_id", vocab_size))
+            .transpose()?
+        {
             Some(ids) if !ids.is_empty() => ids[0],
             // A pad is masked wherever it stands, so any id will do.
             _ => optional("pad_token_id")?.unwrap_or(last_eos),
@@ -299,7 +368,10 @@ fn id_or_ids(object: &Object, key: &str, vocab_size: usize) -> Result<Vec<u32>> 
         Some(value) if value.is_array() => object.integers(key, range, 64)?,
         Some(_) => object.integer_opt(key, range)?.into_iter().collect(),
     };
-    Ok(ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
+    Ok(ids
+        .into_iter()
+        .filter_map(|id| u32::try_from(id).ok())
+        .collect())
 }
 
 fn require_silu(object: &Object) -> Result<()> {
@@ -311,7 +383,9 @@ fn require_silu(object: &Object) -> Result<()> {
 
 fn positive(object: &Object, key: &str) -> Result<Option<f64>> {
     match object.number_opt(key)? {
-        Some(number) if number <= 0.0 => Err(object.problem(key, format!("must be above 0, got {number}"))),
+        Some(number) if number <= 0.0 => {
+            Err(object.problem(key, format!("must be above 0, got {number}")))
+        }
         other => Ok(other),
     }
 }

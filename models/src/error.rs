@@ -106,7 +106,9 @@ pub enum Error {
     #[error("prompt: {0}")]
     Prompt(String),
     /// A prompt is longer than the limit. It is never cut: a cut image span would be another prompt.
-    #[error("prompt of {got} tokens ({image_tokens} of them for images), more than the {max} allowed: raise the limit or use smaller images")]
+    #[error(
+        "prompt of {got} tokens ({image_tokens} of them for images), more than the {max} allowed: raise the limit or use smaller images"
+    )]
     PromptTooLong {
         /// Tokens of the prompt, image tokens included.
         got: usize,

@@ -20,13 +20,19 @@ pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>
         Err(error) => return Err(Error::io(path)(error)),
     };
     let got_bytes = file.metadata().map_err(Error::io(path))?.len();
-    let too_large = |got_bytes| Error::TooLarge { path: path.to_path_buf(), got_bytes, max_bytes };
+    let too_large = |got_bytes| Error::TooLarge {
+        path: path.to_path_buf(),
+        got_bytes,
+        max_bytes,
+    };
     if got_bytes > max_bytes {
         return Err(too_large(got_bytes));
     }
     let mut bytes = Vec::new();
     // A device or a growing file does not tell its size beforehand.
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    file.take(max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path))?;
     if bytes.len() as u64 > max_bytes {
         return Err(too_large(bytes.len() as u64));
     }
@@ -45,11 +51,19 @@ pub(crate) struct Object {
 impl Object {
     /// The object that a file holds; `None` when there is no such file.
     pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<Option<Self>> {
-        let Some(bytes) = read_bounded(path, max_bytes)? else { return Ok(None) };
-        let value =
-            serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
+        let Some(bytes) = read_bounded(path, max_bytes)? else {
+            return Ok(None);
+        };
+        let value = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            path: path.to_path_buf(),
+            source,
+        })?;
         match value {
-            Value::Object(map) => Ok(Some(Self { path: path.to_path_buf(), prefix: String::new(), map })),
+            Value::Object(map) => Ok(Some(Self {
+                path: path.to_path_buf(),
+                prefix: String::new(),
+                map,
+            })),
             _ => Err(Error::Config {
                 path: path.to_path_buf(),
                 key: "{}".into(),
@@ -60,7 +74,11 @@ impl Object {
 
     /// The error of one key.
     pub(crate) fn problem(&self, key: &str, problem: impl Into<String>) -> Error {
-        Error::Config { path: self.path.clone(), key: format!("{}{key}", self.prefix), problem: problem.into() }
+        Error::Config {
+            path: self.path.clone(),
+            key: format!("{}{key}", self.prefix),
+            problem: problem.into(),
+        }
     }
 
     /// The value of a key; a `null` counts as absent.
@@ -77,30 +95,49 @@ impl Object {
                 prefix: format!("{}{key}.", self.prefix),
                 map: map.clone(),
             })),
-            Some(other) => Err(self.problem(key, format!("must be an object, got {}", brief(other)))),
+            Some(other) => {
+                Err(self.problem(key, format!("must be an object, got {}", brief(other))))
+            }
         }
     }
 
     /// A whole number within `range`.
     pub(crate) fn integer(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize> {
-        self.integer_opt(key, range)?.ok_or_else(|| self.missing(key))
+        self.integer_opt(key, range)?
+            .ok_or_else(|| self.missing(key))
     }
 
     /// A whole number within `range`, if the key is there.
-    pub(crate) fn integer_opt(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
-        self.get(key).map(|value| self.integer_of(key, value, &range)).transpose()
+    pub(crate) fn integer_opt(
+        &self,
+        key: &str,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<usize>> {
+        self.get(key)
+            .map(|value| self.integer_of(key, value, &range))
+            .transpose()
     }
 
     /// A list of whole numbers within `range`, at most `max_len` of them.
-    pub(crate) fn integers(&self, key: &str, range: RangeInclusive<usize>, max_len: usize) -> Result<Vec<usize>> {
+    pub(crate) fn integers(
+        &self,
+        key: &str,
+        range: RangeInclusive<usize>,
+        max_len: usize,
+    ) -> Result<Vec<usize>> {
         match self.get(key) {
             None => Err(self.missing(key)),
-            Some(Value::Array(list)) if list.len() <= max_len => {
-                list.iter().map(|value| self.integer_of(key, value, &range)).collect()
-            }
-            Some(other) => {
-                Err(self.problem(key, format!("must be a list of at most {max_len} numbers, got {}", brief(other))))
-            }
+            Some(Value::Array(list)) if list.len() <= max_len => list
+                .iter()
+                .map(|value| self.integer_of(key, value, &range))
+                .collect(),
+            Some(other) => Err(self.problem(
+                key,
+                format!(
+                    "must be a list of at most {max_len} numbers, got {}",
+                    brief(other)
+                ),
+            )),
         }
     }
 
@@ -111,7 +148,9 @@ impl Object {
                 value
                     .as_f64()
                     .filter(|number| number.is_finite())
-                    .ok_or_else(|| self.problem(key, format!("must be a number, got {}", brief(value))))
+                    .ok_or_else(|| {
+                        self.problem(key, format!("must be a number, got {}", brief(value)))
+                    })
             })
             .transpose()
     }
@@ -120,7 +159,9 @@ impl Object {
     pub(crate) fn string_opt(&self, key: &str) -> Result<Option<&str>> {
         self.get(key)
             .map(|value| {
-                value.as_str().ok_or_else(|| self.problem(key, format!("must be a string, got {}", brief(value))))
+                value.as_str().ok_or_else(|| {
+                    self.problem(key, format!("must be a string, got {}", brief(value)))
+                })
             })
             .transpose()
     }
@@ -129,23 +170,36 @@ impl Object {
     pub(crate) fn bool_opt(&self, key: &str) -> Result<Option<bool>> {
         self.get(key)
             .map(|value| {
-                value
-                    .as_bool()
-                    .ok_or_else(|| self.problem(key, format!("must be true or false, got {}", brief(value))))
+                value.as_bool().ok_or_else(|| {
+                    self.problem(key, format!("must be true or false, got {}", brief(value)))
+                })
             })
             .transpose()
     }
 
     /// The error of a key that is not there.
     pub(crate) fn missing(&self, key: &str) -> Error {
-        self.problem(key, "is missing: this is no complete Qwen2.5-VL configuration")
+        self.problem(
+            key,
+            "is missing: this is no complete Qwen2.5-VL configuration",
+        )
     }
 
     fn integer_of(&self, key: &str, value: &Value, range: &RangeInclusive<usize>) -> Result<usize> {
-        value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|n| range.contains(n)).ok_or_else(|| {
-            let (low, high) = (range.start(), range.end());
-            self.problem(key, format!("must be a whole number from {low} to {high}, got {}", brief(value)))
-        })
+        value
+            .as_u64()
+            .and_then(|number| usize::try_from(number).ok())
+            .filter(|n| range.contains(n))
+            .ok_or_else(|| {
+                let (low, high) = (range.start(), range.end());
+                self.problem(
+                    key,
+                    format!(
+                        "must be a whole number from {low} to {high}, got {}",
+                        brief(value)
+                    ),
+                )
+            })
     }
 }
 

@@ -62,10 +62,14 @@ pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
 fn text_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     let text = &config.text;
     let (hidden, mlp, vocab) = (text.hidden_size, text.intermediate_size, text.vocab_size);
-    let (queries, keys) = (text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim); // H*D, K*D
+    let (queries, keys) = (
+        text.num_heads * text.head_dim,
+        text.num_kv_heads * text.head_dim,
+    ); // H*D, K*D
     let mut specs = vec![spec(EMBED_TOKENS, &[vocab, hidden])];
     for layer in 0..text.num_layers {
-        let mut add = |tensor: &str, shape: &[usize]| specs.push(spec(text_layer(layer, tensor), shape));
+        let mut add =
+            |tensor: &str, shape: &[usize]| specs.push(spec(text_layer(layer, tensor), shape));
         add("input_layernorm.weight", &[hidden]);
         add("self_attn.q_proj.weight", &[queries, hidden]);
         add("self_attn.k_proj.weight", &[keys, hidden]);
@@ -89,10 +93,17 @@ fn text_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
 fn vision_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     let vision = &config.vision;
     let (hidden, mlp) = (vision.hidden_size, vision.intermediate_size);
-    let patch = [hidden, vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size];
+    let patch = [
+        hidden,
+        vision.in_channels,
+        vision.temporal_patch_size,
+        vision.patch_size,
+        vision.patch_size,
+    ];
     let mut specs = vec![spec(PATCH_EMBED, &patch)];
     for block in 0..vision.depth {
-        let mut add = |tensor: &str, shape: &[usize]| specs.push(spec(vision_block(block, tensor), shape));
+        let mut add =
+            |tensor: &str, shape: &[usize]| specs.push(spec(vision_block(block, tensor), shape));
         add("norm1.weight", &[hidden]);
         add("attn.qkv.weight", &[3 * hidden, hidden]);
         add("attn.qkv.bias", &[3 * hidden]);
@@ -110,11 +121,17 @@ fn vision_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     specs.push(spec(merger("ln_q.weight"), &[hidden]));
     specs.push(spec(merger("mlp.0.weight"), &[merged, merged]));
     specs.push(spec(merger("mlp.0.bias"), &[merged]));
-    specs.push(spec(merger("mlp.2.weight"), &[vision.out_hidden_size, merged]));
+    specs.push(spec(
+        merger("mlp.2.weight"),
+        &[vision.out_hidden_size, merged],
+    ));
     specs.push(spec(merger("mlp.2.bias"), &[vision.out_hidden_size]));
     specs
 }
 
 fn spec(name: impl Into<String>, shape: &[usize]) -> TensorSpec {
-    TensorSpec { name: name.into(), shape: shape.to_vec() }
+    TensorSpec {
+        name: name.into(),
+        shape: shape.to_vec(),
+    }
 }
