@@ -1,1 +1,6 @@
-//! x
+//! Generates responses on ONNX Runtime and streams token records to the learner.
+//!
+//! # Layout
+//! - `sampler`: chooses the next token of a row and measures it.
+
+pub mod sampler;
