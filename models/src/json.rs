@@ -14,12 +14,17 @@ pub(crate) const SMALL_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads a whole file, refusing one of more than `max_bytes`; `None` when it does not exist.
 pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path)(error)),
     };
-    let got_bytes = file.metadata().map_err(Error::io(path))?.len();
+    if !metadata.is_file() {
+        // Opening a pipe would wait for a writer.
+        return Err(Error::io(path)(std::io::Error::other("not a regular file")));
+    }
+    let file = File::open(path).map_err(Error::io(path))?;
+    let got_bytes = metadata.len();
     let too_large = |got_bytes| Error::TooLarge {
         path: path.to_path_buf(),
         got_bytes,
@@ -84,6 +89,11 @@ impl Object {
     /// The value of a key; a `null` counts as absent.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The keys, in the file's order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
     }
 
     /// The object under a key, if there is one.

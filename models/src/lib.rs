@@ -8,10 +8,12 @@
 //! | [`names`] | the one table of tensor names and shapes |
 //! | [`image`] | bytes of an image file to the pixels the vision tower sees |
 
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod image;
 mod json;
 pub mod names;
+pub mod positions;
 
 pub use error::{Error, Result};
