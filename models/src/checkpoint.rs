@@ -47,14 +47,25 @@ impl Checkpoint {
     /// Opens a model folder (`model.safetensors`, or shards named by `model.safetensors.index.json`) or one
     /// safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut checkpoint = Self { path: path.to_path_buf(), shards: Vec::new(), tensors: BTreeMap::new() };
-        let single = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
+        let mut checkpoint = Self {
+            path: path.to_path_buf(),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        let single = if path.is_dir() {
+            path.join("model.safetensors")
+        } else {
+            path.to_path_buf()
+        };
         if single.exists() {
             checkpoint.add_shard(&single, None)?;
             return Ok(checkpoint);
         }
         let Some(index) = index::read(path)? else {
-            return Err(Error::NotAModel { path: path.to_path_buf(), missing: "model.safetensors" });
+            return Err(Error::NotAModel {
+                path: path.to_path_buf(),
+                missing: "model.safetensors",
+            });
         };
         for (file, tensors) in &index {
             checkpoint.add_shard(file, Some(tensors))?;
@@ -76,11 +87,20 @@ impl Checkpoint {
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         for names::TensorSpec { name, shape } in names::tensors(config) {
             let Some((_, info)) = self.tensors.get(&name) else {
-                return Err(Error::MissingTensor { name, expected: shape, path: self.path.clone() });
+                return Err(Error::MissingTensor {
+                    name,
+                    expected: shape,
+                    path: self.path.clone(),
+                });
             };
             if info.shape != shape {
                 let (got, path) = (info.shape.clone(), self.path.clone());
-                return Err(Error::WrongShape { name, expected: shape, got, path });
+                return Err(Error::WrongShape {
+                    name,
+                    expected: shape,
+                    got,
+                    path,
+                });
             }
             self.raw(&name)?;
         }
@@ -102,7 +122,12 @@ impl Checkpoint {
         let got = self.shape(name)?;
         if bytes.len() / dtype.size() != out.len() {
             let (name, got, path) = (name.to_string(), got.to_vec(), self.path.clone());
-            return Err(Error::WrongShape { name, expected: vec![out.len()], got, path });
+            return Err(Error::WrongShape {
+                name,
+                expected: vec![out.len()],
+                got,
+                path,
+            });
         }
         widen::widen(bytes, dtype, out);
         Ok(())
@@ -117,11 +142,18 @@ impl Checkpoint {
             Dtype::BF16 => widen::Float::BF16,
             other => {
                 let got = format!("{other:?}").to_lowercase();
-                return Err(Error::WrongDtype { name: name.into(), got, path: self.path.clone() });
+                return Err(Error::WrongDtype {
+                    name: name.into(),
+                    got,
+                    path: self.path.clone(),
+                });
             }
         };
         let (begin, end) = info.data_offsets;
-        let bytes = self.shards.get(*shard).and_then(|shard| shard.bytes.get(shard.data_start..)?.get(begin..end));
+        let bytes = self
+            .shards
+            .get(*shard)
+            .and_then(|shard| shard.bytes.get(shard.data_start..)?.get(begin..end));
         let out_of_file = || Error::Checkpoint {
             path: self.path.clone(),
             problem: format!("tensor `{name}` lies outside its file; download or copy it again"),
@@ -141,7 +173,10 @@ impl Checkpoint {
     fn add_shard(&mut self, file: &Path, placed: Option<&BTreeSet<String>>) -> Result<()> {
         let bytes = Mapped::open(file)?;
         let (data_start, metadata) = read_header(file, &bytes)?;
-        let problem = |problem| Error::Checkpoint { path: file.to_path_buf(), problem };
+        let problem = |problem| Error::Checkpoint {
+            path: file.to_path_buf(),
+            problem,
+        };
         let mut infos = metadata.tensors();
         let taken = match placed {
             None => infos.keys().cloned().collect(),
@@ -152,8 +187,14 @@ impl Checkpoint {
                 problem(format!("tensor `{name}` is not in this file although the index places it here; use the index of these files"))
             })?;
             let hub_name = hub_name(&name);
-            if self.tensors.insert(hub_name.clone(), (self.shards.len(), info.clone())).is_some() {
-                return Err(problem(format!("tensor `{hub_name}` is there twice; use a checkpoint in one naming")));
+            if self
+                .tensors
+                .insert(hub_name.clone(), (self.shards.len(), info.clone()))
+                .is_some()
+            {
+                return Err(problem(format!(
+                    "tensor `{hub_name}` is there twice; use a checkpoint in one naming"
+                )));
             }
         }
         self.shards.push(Shard { bytes, data_start });
@@ -165,14 +206,23 @@ impl Checkpoint {
 ///
 /// The safetensors crate's own `read_metadata` adds untrusted 64-bit sizes unchecked, so only its table parser is used.
 fn read_header(file: &Path, bytes: &[u8]) -> Result<(usize, Metadata)> {
-    let problem = |problem: String| Error::Checkpoint { path: file.to_path_buf(), problem };
+    let problem = |problem: String| Error::Checkpoint {
+        path: file.to_path_buf(),
+        problem,
+    };
     let size = bytes.len();
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(problem(format!("truncated: {size} bytes; download or copy it again")));
+        return Err(problem(format!(
+            "truncated: {size} bytes; download or copy it again"
+        )));
     };
-    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|&length| length <= MAX_HEADER_BYTES);
+    let length = usize::try_from(u64::from_le_bytes(*length))
+        .ok()
+        .filter(|&length| length <= MAX_HEADER_BYTES);
     let Some(length) = length else {
-        return Err(problem("not a safetensors file (its header length is out of bounds)".into()));
+        return Err(problem(
+            "not a safetensors file (its header length is out of bounds)".into(),
+        ));
     };
     let Some(header) = rest.get(..length) else {
         return Err(problem(format!(
@@ -180,8 +230,11 @@ fn read_header(file: &Path, bytes: &[u8]) -> Result<(usize, Metadata)> {
             rest.len()
         )));
     };
-    let metadata: Metadata = serde_json::from_slice(header)
-        .map_err(|error| problem(format!("not a valid safetensors header: {error}; download or copy it again")))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| {
+        problem(format!(
+            "not a valid safetensors header: {error}; download or copy it again"
+        ))
+    })?;
     let data_start = 8 + length;
     let expected = metadata.data_len().checked_add(data_start);
     if expected != Some(size) {

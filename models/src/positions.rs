@@ -30,7 +30,9 @@ pub fn mrope(ids: &[u32], grids: &[Grid], config: &ModelConfig) -> Result<Positi
     let mut index = 0;
     while let Some(&id) = ids.get(index) {
         if id == config.tokens.video {
-            return Err(Error::Prompt(format!("token {index} is a video token; videos are not supported")));
+            return Err(Error::Prompt(format!(
+                "token {index} is a video token; videos are not supported"
+            )));
         }
         if id != config.tokens.image {
             axes.iter_mut().for_each(|axis| axis.push(next));
@@ -39,13 +41,22 @@ pub fn mrope(ids: &[u32], grids: &[Grid], config: &ModelConfig) -> Result<Positi
             continue;
         }
         let grid = grids_left.next().ok_or_else(|| {
-            Error::Prompt(format!("image tokens from {index} on belong to no image: there are {} images", grids.len()))
+            Error::Prompt(format!(
+                "image tokens from {index} on belong to no image: there are {} images",
+                grids.len()
+            ))
         })?;
         let (height, width) = (grid.h / merge, grid.w / merge);
         let span = image_tokens(*grid, merge);
-        let found = ids[index..].iter().take(span).take_while(|&&id| id == config.tokens.image).count();
+        let found = ids[index..]
+            .iter()
+            .take(span)
+            .take_while(|&&id| id == config.tokens.image)
+            .count();
         if found < span || span == 0 {
-            return Err(Error::Prompt(format!("an image of {span} tokens has {found} at token {index}: its span is cut")));
+            return Err(Error::Prompt(format!(
+                "an image of {span} tokens has {found} at token {index}: its span is cut"
+            )));
         }
         for _ in 0..grid.t {
             for row in 0..height as i64 {
@@ -60,7 +71,10 @@ pub fn mrope(ids: &[u32], grids: &[Grid], config: &ModelConfig) -> Result<Positi
         index += span;
     }
     if grids_left.next().is_some() {
-        return Err(Error::Prompt(format!("fewer image spans than the {} images", grids.len())));
+        return Err(Error::Prompt(format!(
+            "fewer image spans than the {} images",
+            grids.len()
+        )));
     }
     Ok(Positions { ids: axes, next })
 }

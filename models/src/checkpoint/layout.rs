@@ -48,7 +48,12 @@ impl F32Layout {
             tensors.push((spec.clone(), offset));
             offset += spec.len() * size_of::<f32>();
         }
-        Self { header, tensors, total_bytes: offset, index }
+        Self {
+            header,
+            tensors,
+            total_bytes: offset,
+            index,
+        }
     }
 
     /// Byte offset in the file of a tensor's first element.

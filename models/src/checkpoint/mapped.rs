@@ -18,7 +18,10 @@ impl Mapped {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
-            return Err(Error::Checkpoint { path: path.to_path_buf(), problem: "not a regular file".into() });
+            return Err(Error::Checkpoint {
+                path: path.to_path_buf(),
+                problem: "not a regular file".into(),
+            });
         }
         let file = File::open(path).map_err(Error::io(path))?;
         // SAFETY: the map is read-only and only lent as `&[u8]`. Published files never change: every writer of ours

@@ -25,8 +25,16 @@ pub fn write_f32(path: &Path, checkpoint: &Checkpoint, config: &ModelConfig) -> 
     };
     let io = |error| Error::io(path)(error);
     // Mode 0600 is what tempfile gives.
-    let mut temporary = tempfile::Builder::new().prefix(".weights-").tempfile_in(folder).map_err(io)?;
-    match rustix::fs::fallocate(temporary.as_file(), FallocateFlags::empty(), 0, layout.total_bytes as u64) {
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".weights-")
+        .tempfile_in(folder)
+        .map_err(io)?;
+    match rustix::fs::fallocate(
+        temporary.as_file(),
+        FallocateFlags::empty(),
+        0,
+        layout.total_bytes as u64,
+    ) {
         // A file system without it gets the same from the writing itself, only later.
         Ok(()) | Err(Errno::OPNOTSUPP) => {}
         Err(error) => return Err(io(error.into())),
@@ -34,7 +42,9 @@ pub fn write_f32(path: &Path, checkpoint: &Checkpoint, config: &ModelConfig) -> 
     fill(temporary.as_file_mut(), checkpoint, &layout, io)?;
     temporary.as_file().sync_all().map_err(io)?;
     temporary.persist(path).map_err(|error| io(error.error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io)
 }
 
 fn fill(
@@ -51,7 +61,9 @@ fn fill(
         for bytes in bytes.chunks(PIECE * dtype.size()) {
             let values = &mut piece[..bytes.len() / dtype.size()];
             widen::widen(bytes, dtype, values);
-            writer.write_all(bytemuck::cast_slice(values)).map_err(&io)?;
+            writer
+                .write_all(bytemuck::cast_slice(values))
+                .map_err(&io)?;
         }
     }
     writer.flush().map_err(&io)

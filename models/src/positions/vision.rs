@@ -58,7 +58,12 @@ impl VisionPlan {
                 patch += i64::from(real);
             }
         }
-        Slots { slots, mask, unslot, width }
+        Slots {
+            slots,
+            mask,
+            unslot,
+            width,
+        }
     }
 }
 
@@ -84,10 +89,15 @@ pub fn vision_plan(grids: &[Grid], config: &VisionConfig) -> VisionPlan {
             for top in (0..height).step_by(window) {
                 for left in (0..width).step_by(window) {
                     let (bottom, right) = (height.min(top + window), width.min(left + window));
-                    plan.window_lengths.push((bottom - top) * (right - left) * unit);
+                    plan.window_lengths
+                        .push((bottom - top) * (right - left) * unit);
                     for row in top..bottom {
                         for column in left..right {
-                            plan.push_group(first_group + row * width + column, [row, column], merge);
+                            plan.push_group(
+                                first_group + row * width + column,
+                                [row, column],
+                                merge,
+                            );
                         }
                     }
                 }
@@ -98,7 +108,10 @@ pub fn vision_plan(grids: &[Grid], config: &VisionConfig) -> VisionPlan {
     }
     plan.token_order = vec![0; plan.window_index.len()];
     for (slot, &group) in (0i64..).zip(&plan.window_index) {
-        if let Some(token) = usize::try_from(group).ok().and_then(|group| plan.token_order.get_mut(group)) {
+        if let Some(token) = usize::try_from(group)
+            .ok()
+            .and_then(|group| plan.token_order.get_mut(group))
+        {
             *token = slot;
         }
     }
@@ -111,8 +124,10 @@ impl VisionPlan {
         self.window_index.push(group as i64);
         for y in 0..merge {
             for x in 0..merge {
-                self.patch_order.push((group * merge * merge + y * merge + x) as i64);
-                self.rope_positions.push([(row * merge + y) as i64, (column * merge + x) as i64]);
+                self.patch_order
+                    .push((group * merge * merge + y * merge + x) as i64);
+                self.rope_positions
+                    .push([(row * merge + y) as i64, (column * merge + x) as i64]);
             }
         }
     }
