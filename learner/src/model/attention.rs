@@ -1,0 +1,68 @@
+//! Self-attention of both towers over a flat list of tokens.
+//!
+//! N tokens, R rows, L queries per row, M keys per row, H heads, K kv heads, D head dim, E hidden.
+
+use anyhow::Result;
+use models::config::TextConfig;
+use tch::Tensor;
+
+use super::linear::Linear;
+use super::packed::Rows;
+use super::parameters::Parameters;
+use super::rotary::Rotary;
+
+/// Grouped-query attention of a decoder layer.
+#[derive(Debug)]
+pub struct TextAttention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    num_heads: i64,
+    num_kv_heads: i64,
+    head_dim: i64,
+}
+
+impl TextAttention {
+    /// The layer under `name`.
+    pub fn new(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Self> {
+        let linear = |part: &str, has_bias: bool| Linear::new(parameters, &format!("{name}.{part}"), has_bias);
+        Ok(Self {
+            q_proj: linear("q_proj", true)?,
+            k_proj: linear("k_proj", true)?,
+            v_proj: linear("v_proj", true)?,
+            o_proj: linear("o_proj", false)?,
+            num_heads: i64::try_from(config.num_heads)?,
+            num_kv_heads: i64::try_from(config.num_kv_heads)?,
+            head_dim: i64::try_from(config.head_dim)?,
+        })
+    }
+
+    /// x [N, E] -> [N, E]; the rows' tokens, one row set after the other, are the N tokens in order.
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
+        let q = rotary.apply(&self.q_proj.forward(x).view([-1, self.num_heads, self.head_dim])); // [N, H, D]
+        let k = rotary.apply(&self.k_proj.forward(x).view([-1, self.num_kv_heads, self.head_dim])); // [N, K, D]
+        let v = self.v_proj.forward(x).view([-1, self.num_kv_heads, self.head_dim]); // [N, K, D]
+        let outputs: Vec<Tensor> = rows.iter().map(|rows| self.attend(&q, &k, &v, rows)).collect();
+        self.o_proj.forward(&Tensor::cat(&outputs, 0)) // [N, E]
+    }
+
+    /// One set of rows: gather, attend, and put the tokens back into flat order; [n, H*D].
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Tensor {
+        let q = q.index_select(0, &rows.queries).view([rows.num_rows, rows.num_queries, self.num_heads, self.head_dim]);
+        let k = k.index_select(0, &rows.keys).view([rows.num_rows, rows.num_keys, self.num_kv_heads, self.head_dim]);
+        let v = v.index_select(0, &rows.keys).view([rows.num_rows, rows.num_keys, self.num_kv_heads, self.head_dim]);
+        let is_causal = rows.mask.is_none();
+        let output = Tensor::scaled_dot_product_attention(
+            &q.transpose(1, 2), // [R, H, L, D]
+            &k.transpose(1, 2), // [R, K, M, D]
+            &v.transpose(1, 2),
+            rows.mask.as_ref(),
+            0.0,
+            is_causal,
+            None,
+            self.num_heads != self.num_kv_heads,
+        );
+        output.transpose(1, 2).reshape([-1, self.num_heads * self.head_dim]).index_select(0, &rows.unslot)
+    }
+}

@@ -1,0 +1,47 @@
+//! The two building blocks that every layer uses.
+
+use anyhow::Result;
+use tch::{Kind, Tensor};
+
+use super::parameters::Parameters;
+
+/// y = x W^T + b.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor, // [out, in]
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// The layer whose tensors are `{name}.weight` and, where the model has one, `{name}.bias`.
+    pub fn new(parameters: &Parameters, name: &str, has_bias: bool) -> Result<Self> {
+        let bias = if has_bias { Some(parameters.get(&format!("{name}.bias"))?) } else { None };
+        Ok(Self { weight: parameters.get(&format!("{name}.weight"))?, bias })
+    }
+
+    /// x [.., in] -> [.., out].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// Root-mean-square norm over the last axis, in f32.
+#[derive(Debug)]
+pub struct RmsNorm {
+    weight: Tensor, // [E]
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// The norm whose tensor is `{name}.weight`.
+    pub fn new(parameters: &Parameters, name: &str, eps: f64) -> Result<Self> {
+        Ok(Self { weight: parameters.get(&format!("{name}.weight"))?, eps })
+    }
+
+    /// x [.., E] -> [.., E].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let wide = x.to_kind(Kind::Float);
+        let scale = (wide.square().mean_dim(-1, true, Kind::Float) + self.eps).rsqrt();
+        (wide * scale).to_kind(x.kind()) * &self.weight
+    }
+}

@@ -1,0 +1,223 @@
+//! A micro-batch laid out for one exact forward pass without padding in the linear layers.
+//!
+//! The tokens of all sequences lie in one flat list: first the prompt of every group, once, then every response without
+//! its last token (which predicts nothing that is asked for). Only attention looks at rows: a prompt attends to itself,
+//! a response to its group's prompt and to itself. That is what each sequence alone would compute, gradients included,
+//! at a fraction of the cost: a prompt with its image is far longer than most responses.
+//!
+//! N tokens, R rows, L queries per row, M keys per row.
+
+use anyhow::{Context, Result, ensure};
+use models::config::ModelConfig;
+use models::image::Patches;
+use models::positions;
+use tch::{Device, Kind, Tensor};
+
+/// The responses to one prompt.
+#[derive(Debug, Clone)]
+pub struct Group<'a> {
+    /// Prompt tokens, one image pad per merged image token.
+    pub prompt_ids: &'a [u32],
+    /// The prompt's images, in the order of their pads.
+    pub images: &'a [Patches],
+    /// Tokens of each response, the EOS included where there is one; none may be empty.
+    pub responses: Vec<&'a [u32]>,
+}
+
+impl Group<'_> {
+    /// Tokens that the decoder has to compute for this group: what a token budget counts.
+    pub fn num_tokens(&self) -> usize {
+        self.prompt_ids.len() + self.responses.iter().map(|response| response.len().saturating_sub(1)).sum::<usize>()
+    }
+}
+
+/// Groups that go through the model together. The result does not depend on how groups are put together.
+#[derive(Debug, Clone, Default)]
+pub struct MicroBatch<'a> {
+    /// The groups; flat results come in the order of groups, then responses, then tokens.
+    pub groups: Vec<Group<'a>>,
+}
+
+impl MicroBatch<'_> {
+    /// Response tokens of all groups: the length of every flat result.
+    pub fn num_response_tokens(&self) -> usize {
+        self.groups.iter().flat_map(|group| &group.responses).map(|response| response.len()).sum()
+    }
+}
+
+/// Rows of attention over the flat token list.
+#[derive(Debug)]
+pub struct Rows {
+    /// [R, L] and [R, M].
+    pub num_rows: i64,
+    /// Queries per row, padding included.
+    pub num_queries: i64,
+    /// Keys per row, padding included.
+    pub num_keys: i64,
+    /// Flat token of each query slot, i64 [R*L]; padding repeats token 0.
+    pub queries: Tensor,
+    /// Flat token of each key slot, i64 [R*M]; padding repeats token 0.
+    pub keys: Tensor,
+    /// Added to the scores, 0 or -inf, f32 [R, 1, L, M]; none: causal over L = M.
+    pub mask: Option<Tensor>,
+    /// The query slots that hold a token, in flat order, i64.
+    pub unslot: Tensor,
+}
+
+/// The tensors of one forward pass.
+#[derive(Debug)]
+pub struct Packed {
+    /// i64 [N].
+    pub token_ids: Tensor,
+    /// M-RoPE positions: temporal, row, column; [3][N].
+    pub positions: [Vec<i64>; 3],
+    /// Flat tokens that are replaced by image features, i64.
+    pub image_tokens: Tensor,
+    /// Who attends to whom; the rows' tokens follow each other in flat order.
+    pub rows: Vec<Rows>,
+    /// Flat token whose output predicts each response token, i64 [n].
+    pub predictors: Tensor,
+    /// The response tokens, i64 [n].
+    pub targets: Tensor,
+}
+
+impl Packed {
+    /// Lays out a micro-batch; fails when a prompt's pads and images do not match.
+    pub fn new(batch: &MicroBatch<'_>, config: &ModelConfig, device: Device) -> Result<Self> {
+        let mut token_ids = Vec::new();
+        let mut positions: [Vec<i64>; 3] = Default::default();
+        let mut image_tokens = Vec::new();
+        let mut prompts = Vec::new(); // (first flat token, length) of each prompt
+        let mut next_positions = Vec::new();
+        for (index, group) in batch.groups.iter().enumerate() {
+            ensure!(!group.prompt_ids.is_empty(), "group {index}: empty prompt");
+            let grids: Vec<_> = group.images.iter().map(|image| image.grid.clone()).collect();
+            let placed = positions::mrope(group.prompt_ids, &grids, config).with_context(|| format!("group {index}"))?;
+            let first = token_ids.len();
+            for (offset, &id) in group.prompt_ids.iter().enumerate() {
+                check_id(id, config)?;
+                if id == config.tokens.image {
+                    image_tokens.push(i64::try_from(first + offset)?);
+                }
+                token_ids.push(i64::from(id));
+            }
+            for (all, own) in positions.iter_mut().zip(&placed.ids) {
+                all.extend(own);
+            }
+            prompts.push(Span { first, len: group.prompt_ids.len() });
+            next_positions.push(placed.next);
+        }
+        let mut responses = Vec::new(); // (group, span) of each response
+        let mut predictors = Vec::new();
+        let mut targets = Vec::new();
+        for (index, group) in batch.groups.iter().enumerate() {
+            for response in &group.responses {
+                ensure!(!response.is_empty(), "group {index}: empty response");
+                let span = Span { first: token_ids.len(), len: response.len() - 1 };
+                for (offset, &id) in response.iter().enumerate() {
+                    check_id(id, config)?;
+                    let predictor = if offset == 0 { prompts[index].first + prompts[index].len - 1 } else { span.first + offset - 1 };
+                    predictors.push(i64::try_from(predictor)?);
+                    targets.push(i64::from(id));
+                    if offset < span.len {
+                        token_ids.push(i64::from(id));
+                        positions.iter_mut().for_each(|axis| axis.push(next_positions[index] + offset as i64));
+                    }
+                }
+                responses.push((index, span));
+            }
+        }
+        let mut rows = Vec::new();
+        if !prompts.is_empty() {
+            rows.push(prompt_rows(&prompts, device)?);
+        }
+        if responses.iter().any(|(_, span)| span.len > 0) {
+            rows.push(response_rows(&prompts, &responses, device)?);
+        }
+        Ok(Self {
+            token_ids: Tensor::from_slice(&token_ids).to_device(device),
+            positions,
+            image_tokens: Tensor::from_slice(&image_tokens).to_device(device),
+            rows,
+            predictors: Tensor::from_slice(&predictors).to_device(device),
+            targets: Tensor::from_slice(&targets).to_device(device),
+        })
+    }
+}
+
+/// Consecutive flat tokens.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: usize,
+    len: usize,
+}
+
+/// Prompts attend to themselves, causally: padding stands on the right, where no real token looks.
+fn prompt_rows(prompts: &[Span], device: Device) -> Result<Rows> {
+    let width = prompts.iter().map(|span| span.len).max().unwrap_or(0);
+    let (slots, unslot) = slots(prompts, width)?;
+    let slots = Tensor::from_slice(&slots).to_device(device);
+    Ok(Rows {
+        num_rows: i64::try_from(prompts.len())?,
+        num_queries: i64::try_from(width)?,
+        num_keys: i64::try_from(width)?,
+        keys: slots.shallow_clone(),
+        queries: slots,
+        mask: None,
+        unslot: Tensor::from_slice(&unslot).to_device(device),
+    })
+}
+
+/// A response attends to all of its prompt (key slots 0..P) and causally to itself (key slots P..P+L).
+fn response_rows(prompts: &[Span], responses: &[(usize, Span)], device: Device) -> Result<Rows> {
+    let prompt_width = prompts.iter().map(|span| span.len).max().unwrap_or(0);
+    let spans: Vec<Span> = responses.iter().map(|(_, span)| *span).collect();
+    let width = spans.iter().map(|span| span.len).max().unwrap_or(0);
+    let (queries, unslot) = slots(&spans, width)?;
+    let of_prompts: Vec<Span> = responses.iter().map(|(group, _)| prompts[*group]).collect();
+    let (prompt_keys, _) = slots(&of_prompts, prompt_width)?;
+
+    let num_rows = i64::try_from(responses.len())?;
+    let (width, prompt_width) = (i64::try_from(width)?, i64::try_from(prompt_width)?);
+    let queries = Tensor::from_slice(&queries).to_device(device);
+    let prompt_keys = Tensor::from_slice(&prompt_keys).to_device(device).view([num_rows, prompt_width]);
+    let keys = Tensor::cat(&[prompt_keys, queries.view([num_rows, width])], 1); // [R, P+L]
+
+    let options = (Kind::Int64, device);
+    let prompt_lens: Vec<i64> = of_prompts.iter().map(|span| Ok(i64::try_from(span.len)?)).collect::<Result<_>>()?;
+    let prompt_lens = Tensor::from_slice(&prompt_lens).to_device(device).view([num_rows, 1, 1]);
+    let sees_prompt = Tensor::arange(prompt_width, options).lt_tensor(&prompt_lens); // [R, 1, P]
+    let sees_prompt = sees_prompt.expand([num_rows, width, prompt_width], false);
+    let sees_self = Tensor::ones([width, width], (Kind::Bool, device)).tril(0).expand([num_rows, width, width], false);
+    let hidden = Tensor::cat(&[sees_prompt, sees_self], 2).logical_not(); // [R, L, P+L]
+    let mask = Tensor::zeros([num_rows, width, prompt_width + width], (Kind::Float, device)).masked_fill(&hidden, f64::NEG_INFINITY);
+    Ok(Rows {
+        num_rows,
+        num_queries: width,
+        num_keys: prompt_width + width,
+        queries,
+        keys: keys.flatten(0, 1),
+        mask: Some(mask.unsqueeze(1)),
+        unslot: Tensor::from_slice(&unslot).to_device(device),
+    })
+}
+
+/// Each span as a row of `width` slots: the flat token of every slot (padding: token 0) and the slots that hold a token.
+fn slots(spans: &[Span], width: usize) -> Result<(Vec<i64>, Vec<i64>)> {
+    let mut tokens = vec![0; spans.len() * width];
+    let mut unslot = Vec::new();
+    for (row, span) in spans.iter().enumerate() {
+        for offset in 0..span.len {
+            let slot = row * width + offset;
+            tokens[slot] = i64::try_from(span.first + offset)?;
+            unslot.push(i64::try_from(slot)?);
+        }
+    }
+    Ok((tokens, unslot))
+}
+
+/// libtorch's lookup would abort on an id outside the vocabulary.
+fn check_id(id: u32, config: &ModelConfig) -> Result<()> {
+    ensure!((id as usize) < config.text.vocab_size, "token id {id} is outside the vocabulary of {}", config.text.vocab_size);
+    Ok(())
+}
