@@ -5,7 +5,13 @@
 //! The algorithm, plain data and arithmetic:
 //! - [`advantage`]: how much better a response did than its group
 //!
+//! The policy, on libtorch:
+//! - [`model`]: Qwen2.5-VL; a group's prompt is computed once
+//! - [`logprobs`]: its log-probabilities of response tokens, and the way back from their gradient
+//!
 //! Read `train.rs` first.
 
 pub mod advantage;
+pub mod logprobs;
+pub mod model;
 mod numbers;

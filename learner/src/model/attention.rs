@@ -3,8 +3,9 @@
 //! N tokens, R rows, L queries per row, M keys per row, H heads, K kv heads, D head dim, E hidden.
 
 use anyhow::Result;
-use models::config::TextConfig;
-use tch::Tensor;
+use models::config::{TextConfig, VisionConfig};
+use models::positions::Slots;
+use tch::{Device, Kind, Tensor};
 
 use super::linear::Linear;
 use super::packed::Rows;
@@ -64,5 +65,69 @@ impl TextAttention {
             self.num_heads != self.num_kv_heads,
         );
         output.transpose(1, 2).reshape([-1, self.num_heads * self.head_dim]).index_select(0, &rows.unslot)
+    }
+}
+
+/// Full or windowed attention of a vision block, without causality.
+#[derive(Debug)]
+pub struct VisionAttention {
+    qkv: Linear,
+    proj: Linear,
+    num_heads: i64,
+    head_dim: i64,
+}
+
+impl VisionAttention {
+    /// The layer under `name`.
+    pub fn new(parameters: &Parameters, name: &str, config: &VisionConfig) -> Result<Self> {
+        Ok(Self {
+            qkv: Linear::new(parameters, &format!("{name}.qkv"), true)?,
+            proj: Linear::new(parameters, &format!("{name}.proj"), true)?,
+            num_heads: i64::try_from(config.num_heads)?,
+            head_dim: i64::try_from(config.head_dim)?,
+        })
+    }
+
+    /// x [N, E] -> [N, E]; patches see those of their own span only.
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary, spans: &Spans) -> Tensor {
+        let qkv = self.qkv.forward(x).view([-1, 3, self.num_heads, self.head_dim]); // [N, 3, H, D]
+        let q = self.slot(&rotary.apply(&qkv.select(1, 0)), spans); // [R, H, L, D]
+        let k = self.slot(&rotary.apply(&qkv.select(1, 1)), spans);
+        let v = self.slot(&qkv.select(1, 2), spans);
+        let output = Tensor::scaled_dot_product_attention(&q, &k, &v, spans.mask.as_ref(), 0.0, false, None, false);
+        let flat = output.transpose(1, 2).reshape([-1, self.num_heads * self.head_dim]); // [R*L, E]
+        self.proj.forward(&flat.index_select(0, &spans.unslot)) // [N, E]
+    }
+
+    /// [N, H, D] -> [R, H, L, D], padded.
+    fn slot(&self, x: &Tensor, spans: &Spans) -> Tensor {
+        x.index_select(0, &spans.slots).view([-1, spans.width, self.num_heads, self.head_dim]).transpose(1, 2)
+    }
+}
+
+/// The spans of patches (windows or whole images) that attend to each other, as padded rows.
+#[derive(Debug)]
+pub struct Spans {
+    slots: Tensor,        // [R*L]
+    unslot: Tensor,       // [N]
+    mask: Option<Tensor>, // [R, 1, 1, L], 0 or -inf; none: nothing is padded
+    width: i64,           // L
+}
+
+impl Spans {
+    /// Rows of one span each.
+    pub fn new(padded: &Slots, device: Device) -> Result<Self> {
+        let width = i64::try_from(padded.width)?;
+        let hidden: Vec<bool> = padded.mask.iter().map(|&is_real| !is_real).collect();
+        let mask = hidden.contains(&true).then(|| {
+            let hidden = Tensor::from_slice(&hidden).to_device(device).view([-1, 1, 1, width]);
+            Tensor::zeros_like(&hidden).to_kind(Kind::Float).masked_fill(&hidden, f64::NEG_INFINITY)
+        });
+        Ok(Self {
+            slots: Tensor::from_slice(&padded.slots).to_device(device),
+            unslot: Tensor::from_slice(&padded.unslot).to_device(device),
+            mask,
+            width,
+        })
     }
 }

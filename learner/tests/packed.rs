@@ -1,0 +1,243 @@
+//! Groups that share their prompt give the same logprobs and the same gradients as every sequence alone.
+
+use learner::logprobs::PolicyLogprobs;
+use learner::model::{Group, MicroBatch, Model, init};
+use models::config::{ModelConfig, SpecialTokens, TextConfig, VisionConfig};
+use models::image::{Grid, Patches};
+use tch::{Device, Kind, Tensor};
+
+/// Ids of the little vocabulary below.
+const VISION_START: u32 = 33;
+const IMAGE: u32 = 34;
+const VISION_END: u32 = 35;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        text: TextConfig {
+            hidden_size: 32,
+            intermediate_size: 48,
+            num_layers: 2,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 8,
+            vocab_size: 40,
+            max_position_embeddings: 1000,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e6,
+            mrope_section: [1, 1, 2],
+        },
+        vision: VisionConfig {
+            depth: 2,
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_heads: 2,
+            head_dim: 8,
+            in_channels: 3,
+            patch_size: 2,
+            temporal_patch_size: 2,
+            spatial_merge_size: 2,
+            window_size: 8,
+            out_hidden_size: 32,
+            full_attention_blocks: vec![1],
+            tokens_per_second: 2.0,
+        },
+        tokens: SpecialTokens {
+            image: IMAGE,
+            video: 36,
+            vision_start: VISION_START,
+            vision_end: VISION_END,
+            vision: None,
+            eos: vec![37],
+            pad: 38,
+        },
+        tie_word_embeddings: false,
+    }
+}
+
+fn image(h: usize, w: usize, seed: usize) -> Patches {
+    let values = (0..h * w * 24)
+        .map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0)
+        .collect();
+    Patches {
+        values,
+        grid: Grid { t: 1, h, w },
+    }
+}
+
+fn prompt(before: &[u32], grids: &[(usize, usize)], after: &[u32]) -> Vec<u32> {
+    let mut ids = before.to_vec();
+    for (h, w) in grids {
+        ids.push(VISION_START);
+        ids.extend(std::iter::repeat_n(IMAGE, h * w / 4));
+        ids.push(VISION_END);
+    }
+    ids.extend(after);
+    ids
+}
+
+struct Sample {
+    prompt: Vec<u32>,
+    images: Vec<Patches>,
+    responses: Vec<Vec<u32>>,
+}
+
+fn samples() -> Vec<Sample> {
+    vec![
+        Sample {
+            prompt: prompt(&[1, 2], &[(4, 6)], &[3, 4, 5]),
+            images: vec![image(4, 6, 1)],
+            responses: vec![vec![6, 7, 8, 37], vec![9], vec![10, 11, 12, 13, 14, 15, 37]],
+        },
+        Sample {
+            prompt: vec![16, 17, 18],
+            images: vec![],
+            responses: vec![vec![19, 37], vec![20, 21]],
+        },
+        Sample {
+            prompt: prompt(&[22], &[(6, 10), (2, 2)], &[23, 24, 25, 26, 27, 28]),
+            images: vec![image(6, 10, 2), image(2, 2, 3)],
+            responses: vec![vec![29, 30, 31, 32, 37]],
+        },
+    ]
+}
+
+fn groups(samples: &[Sample]) -> MicroBatch<'_> {
+    MicroBatch {
+        groups: samples
+            .iter()
+            .map(|sample| Group {
+                prompt_ids: &sample.prompt,
+                images: &sample.images,
+                responses: sample.responses.iter().map(Vec::as_slice).collect(),
+            })
+            .collect(),
+    }
+}
+
+/// Some gradient per response token, zero for every fifth.
+fn weight(index: usize) -> f32 {
+    if index % 5 == 4 {
+        0.0
+    } else {
+        (index as f32 * 0.7).sin()
+    }
+}
+
+fn gradients(model: &Model) -> Vec<(String, Tensor)> {
+    model
+        .parameters()
+        .iter()
+        .map(|parameter| (parameter.spec.name.clone(), parameter.tensor.grad().copy()))
+        .collect()
+}
+
+fn largest(x: &Tensor) -> f64 {
+    x.abs().max().double_value(&[])
+}
+
+#[test]
+fn packed_groups_equal_single_sequences() {
+    let config = config();
+    let mut model = Model::new(
+        &config,
+        init::random(&config, 1, Device::Cpu).unwrap(),
+        Device::Cpu,
+    )
+    .unwrap();
+    let samples = samples();
+    let temperature = 0.8;
+
+    let batch = groups(&samples);
+    let packed = PolicyLogprobs::forward(&model, &batch, temperature).unwrap();
+    let packed_logprobs = packed.logprobs.copy();
+    let packed_entropies = packed.entropies.copy();
+    let weights: Vec<f32> = (0..batch.num_response_tokens()).map(weight).collect();
+    packed
+        .backward(&model, &Tensor::from_slice(&weights))
+        .unwrap();
+    let packed_gradients = gradients(&model);
+    model.parameters_mut().zero_grad();
+
+    // One by one, as plain causal sequences: the response is part of the "prompt", nothing is shared.
+    let mut start = 0;
+    let mut loss = Tensor::zeros([], (Kind::Float, Device::Cpu));
+    for sample in &samples {
+        for response in &sample.responses {
+            let sequence = [sample.prompt.as_slice(), response].concat();
+            let batch = MicroBatch {
+                groups: vec![Group {
+                    prompt_ids: &sequence,
+                    images: &sample.images,
+                    responses: vec![],
+                }],
+            };
+            let packed = learner::model::Packed::new(&batch, &config, Device::Cpu).unwrap();
+            let logits = model.logits(&model.hidden(&batch, &packed).unwrap()) / temperature; // [T+L, V]
+            let (first, len) = (sample.prompt.len() as i64 - 1, response.len() as i64);
+            let all = logits.narrow(0, first, len).log_softmax(-1, Kind::Float);
+            let ids: Vec<i64> = response.iter().map(|&id| i64::from(id)).collect();
+            let logprobs = all
+                .gather(1, &Tensor::from_slice(&ids).unsqueeze(1), false)
+                .squeeze_dim(1);
+            let entropies = -(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float);
+            assert!(largest(&(packed_logprobs.narrow(0, start, len) - &logprobs)) < 1e-5);
+            assert!(largest(&(packed_entropies.narrow(0, start, len) - entropies)) < 1e-5);
+            let weights = Tensor::from_slice(&weights[start as usize..(start + len) as usize]);
+            loss = loss + (logprobs * weights).sum(Kind::Float);
+            start += len;
+        }
+    }
+    loss.backward();
+    for ((name, packed), (_, single)) in packed_gradients.iter().zip(gradients(&model)) {
+        let scale = largest(&single);
+        assert!(scale > 0.0, "{name} got no gradient");
+        assert!(largest(&(packed - single)) < 1e-4 * scale + 1e-6, "{name}");
+    }
+}
+
+#[test]
+fn a_frozen_vision_tower_gets_no_gradient() {
+    let config = config();
+    let mut model = Model::new(
+        &config,
+        init::random(&config, 2, Device::Cpu).unwrap(),
+        Device::Cpu,
+    )
+    .unwrap();
+    assert!(model.parameters_mut().freeze("visual.").unwrap() > 0);
+    assert!(model.parameters_mut().freeze("vision").is_err());
+    let samples = samples();
+    let batch = groups(&samples);
+    let pass = PolicyLogprobs::forward(&model, &batch, 1.0).unwrap();
+    let ones = Tensor::ones(
+        [batch.num_response_tokens() as i64],
+        (Kind::Float, Device::Cpu),
+    );
+    pass.backward(&model, &ones).unwrap();
+    for parameter in model.parameters().iter() {
+        assert_eq!(
+            parameter.tensor.grad().defined(),
+            !parameter.spec.name.starts_with("visual."),
+            "{}",
+            parameter.spec.name
+        );
+    }
+}
+
+#[test]
+fn wrong_input_is_an_error() {
+    let config = config();
+    let model = Model::new(
+        &config,
+        init::random(&config, 3, Device::Cpu).unwrap(),
+        Device::Cpu,
+    )
+    .unwrap();
+    let mut samples = samples();
+    samples[0].responses[0][0] = 40; // outside the vocabulary
+    assert!(PolicyLogprobs::forward(&model, &groups(&samples), 1.0).is_err());
+    samples[0].responses[0][0] = 6;
+    samples[0].images.clear(); // pads without an image
+    assert!(PolicyLogprobs::forward(&model, &groups(&samples), 1.0).is_err());
+    assert!(PolicyLogprobs::forward(&model, &MicroBatch::default(), 1.0).is_err());
+}
