@@ -48,7 +48,7 @@ impl MicroBatch<'_> {
 /// Rows of attention over the flat token list.
 #[derive(Debug)]
 pub struct Rows {
-    /// [R, L] and [R, M].
+    /// R.
     pub num_rows: i64,
     /// Queries per row, padding included.
     pub num_queries: i64,
@@ -84,6 +84,7 @@ pub struct Packed {
 impl Packed {
     /// Lays out a micro-batch; fails when a prompt's pads and images do not match.
     pub fn new(batch: &MicroBatch<'_>, config: &ModelConfig, device: Device) -> Result<Self> {
+        ensure!(!batch.groups.is_empty(), "an empty micro-batch");
         let mut token_ids = Vec::new();
         let mut positions: [Vec<i64>; 3] = Default::default();
         let mut image_tokens = Vec::new();
@@ -91,7 +92,7 @@ impl Packed {
         let mut next_positions = Vec::new();
         for (index, group) in batch.groups.iter().enumerate() {
             ensure!(!group.prompt_ids.is_empty(), "group {index}: empty prompt");
-            let grids: Vec<_> = group.images.iter().map(|image| image.grid.clone()).collect();
+            let grids: Vec<_> = group.images.iter().map(|image| image.grid).collect();
             let placed = positions::mrope(group.prompt_ids, &grids, config).with_context(|| format!("group {index}"))?;
             let first = token_ids.len();
             for (offset, &id) in group.prompt_ids.iter().enumerate() {

@@ -6,7 +6,8 @@
 use anyhow::{Result, ensure};
 use models::config::{ModelConfig, VisionConfig};
 use models::image::{Grid, Patches};
-use models::positions::vision_plan;
+use models::names;
+use models::positions::{VisionPlan, vision_plan};
 use tch::{Device, Tensor};
 
 use super::attention::{Spans, VisionAttention};
@@ -85,19 +86,19 @@ impl VisionTower {
     pub fn new(parameters: &Parameters, config: &ModelConfig, device: Device) -> Result<Self> {
         let vision = &config.vision;
         // A convolution whose stride is its kernel is a linear layer over the patch.
-        let patch_embed = parameters.get("visual.patch_embed.proj.weight")?;
+        let patch_embed = parameters.get(names::PATCH_EMBED)?;
         let blocks = (0..vision.depth).map(|i| VisionBlock::new(parameters, &format!("visual.blocks.{i}"), vision)).collect::<Result<_>>()?;
         Ok(Self { patch_embed, blocks, merger: PatchMerger::new(parameters, vision)?, config: vision.clone(), device })
     }
 
     /// Image embeddings of all images, [tokens, O], in the order of the images and of their pads in the prompt.
     pub fn forward(&self, images: &[&Patches]) -> Result<Tensor> {
-        let grids: Vec<Grid> = images.iter().map(|image| image.grid.clone()).collect();
+        let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
         let plan = vision_plan(&grids, &self.config);
         let index = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
         let rotary = Rotary::vision(&plan.rope_positions, &self.config, self.device)?;
-        let windows = Spans::new(&plan.padded(&plan.window_lengths), self.device)?;
-        let whole_images = Spans::new(&plan.padded(&plan.image_lengths), self.device)?;
+        let windows = Spans::new(&VisionPlan::padded(&plan.window_lengths), self.device)?;
+        let whole_images = Spans::new(&VisionPlan::padded(&plan.image_lengths), self.device)?;
 
         let pixels = self.pixels(images)?.index_select(0, &index(&plan.patch_order)); // [N, C*T*P*P]
         let mut x = pixels.linear(&self.patch_embed.flatten(1, -1), None::<&Tensor>); // [N, E]
