@@ -30,18 +30,32 @@ pub struct PolicyLogprobs {
 impl PolicyLogprobs {
     /// Runs the model over a micro-batch; logits are divided by `temperature`.
     pub fn forward(model: &Model, batch: &MicroBatch<'_>, temperature: f64) -> Result<Self> {
-        ensure!(temperature > 0.0, "temperature must be above 0, got {temperature}");
+        ensure!(
+            temperature > 0.0,
+            "temperature must be above 0, got {temperature}"
+        );
         let packed = Packed::new(batch, model.config(), model.device())?;
-        let hidden = model.hidden(batch, &packed)?.index_select(0, &packed.predictors); // [n, E]
+        let hidden = model
+            .hidden(batch, &packed)?
+            .index_select(0, &packed.predictors); // [n, E]
         let (logprobs, entropies) = no_grad(|| read(model, &hidden, &packed.targets, temperature))?;
-        Ok(Self { logprobs, entropies, hidden, targets: packed.targets, temperature })
+        Ok(Self {
+            logprobs,
+            entropies,
+            hidden,
+            targets: packed.targets,
+            temperature,
+        })
     }
 
     /// Adds the gradient of a loss to the parameters, given d loss / d logprob, f32 [n]. The graph is freed.
     pub fn backward(self, model: &Model, dloss_dlogprobs: &Tensor) -> Result<()> {
         let expected = self.hidden.size2()?.0;
         let got = dloss_dlogprobs.size1()?;
-        ensure!(got == expected, "gradient of {got} logprobs, expected {expected}");
+        ensure!(
+            got == expected,
+            "gradient of {got} logprobs, expected {expected}"
+        );
         let gradient = dloss_dlogprobs.detach().to_device(model.device());
         let wanted = gradient.nonzero().squeeze_dim(1); // [m]
         if wanted.size1()? == 0 {
@@ -54,9 +68,13 @@ impl PolicyLogprobs {
         let leaf = hidden.detach().set_requires_grad(needs_graph);
         for (start, len) in chunks(wanted.size1()?, model) {
             let logprobs = log_softmax(model, &leaf.narrow(0, start, len), self.temperature);
-            let logprobs = logprobs.gather(1, &targets.narrow(0, start, len).unsqueeze(1), false).squeeze_dim(1); // [len]
+            let logprobs = logprobs
+                .gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
+                .squeeze_dim(1); // [len]
             if logprobs.requires_grad() {
-                (logprobs * gradient.narrow(0, start, len)).sum(Kind::Float).f_backward()?;
+                (logprobs * gradient.narrow(0, start, len))
+                    .sum(Kind::Float)
+                    .f_backward()?;
             }
         }
         if needs_graph {
@@ -67,28 +85,47 @@ impl PolicyLogprobs {
 }
 
 /// Logprobs and entropies [n] of a micro-batch without any graph: for a frozen reference, or to look.
-pub fn logprobs(model: &Model, batch: &MicroBatch<'_>, temperature: f64) -> Result<(Tensor, Tensor)> {
+pub fn logprobs(
+    model: &Model,
+    batch: &MicroBatch<'_>,
+    temperature: f64,
+) -> Result<(Tensor, Tensor)> {
     let pass = no_grad(|| PolicyLogprobs::forward(model, batch, temperature))?;
     Ok((pass.logprobs, pass.entropies))
 }
 
 /// Logprobs and entropies [n], chunk by chunk.
-fn read(model: &Model, hidden: &Tensor, targets: &Tensor, temperature: f64) -> Result<(Tensor, Tensor)> {
+fn read(
+    model: &Model,
+    hidden: &Tensor,
+    targets: &Tensor,
+    temperature: f64,
+) -> Result<(Tensor, Tensor)> {
     let mut logprobs = Vec::new();
     let mut entropies = Vec::new();
     for (start, len) in chunks(targets.size1()?, model) {
         let all = log_softmax(model, &hidden.narrow(0, start, len), temperature); // [len, V]
-        logprobs.push(all.gather(1, &targets.narrow(0, start, len).unsqueeze(1), false).squeeze_dim(1));
+        logprobs.push(
+            all.gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
+                .squeeze_dim(1),
+        );
         entropies.push(-(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float));
     }
-    ensure!(!logprobs.is_empty(), "a micro-batch without response tokens");
+    ensure!(
+        !logprobs.is_empty(),
+        "a micro-batch without response tokens"
+    );
     Ok((Tensor::cat(&logprobs, 0), Tensor::cat(&entropies, 0)))
 }
 
 /// hidden [len, E] -> log-probabilities over the vocabulary, f32 [len, V].
 fn log_softmax(model: &Model, hidden: &Tensor, temperature: f64) -> Tensor {
     let logits = model.logits(hidden).to_kind(Kind::Float);
-    let logits = if temperature == 1.0 { logits } else { logits / temperature };
+    let logits = if temperature == 1.0 {
+        logits
+    } else {
+        logits / temperature
+    };
     logits.log_softmax(-1, Kind::Float)
 }
 
@@ -96,5 +133,7 @@ fn log_softmax(model: &Model, hidden: &Tensor, temperature: f64) -> Tensor {
 fn chunks(count: i64, model: &Model) -> impl Iterator<Item = (i64, i64)> {
     let vocab = i64::try_from(model.config().text.vocab_size).unwrap_or(i64::MAX);
     let size = (MAX_LOGITS / vocab).max(1);
-    (0..count).step_by(usize::try_from(size).unwrap_or(1)).map(move |start| (start, size.min(count - start)))
+    (0..count)
+        .step_by(usize::try_from(size).unwrap_or(1))
+        .map(move |start| (start, size.min(count - start)))
 }

@@ -27,7 +27,9 @@ pub struct TextAttention {
 impl TextAttention {
     /// The layer under `name`.
     pub fn new(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Self> {
-        let linear = |part: &str, has_bias: bool| Linear::new(parameters, &format!("{name}.{part}"), has_bias);
+        let linear = |part: &str, has_bias: bool| {
+            Linear::new(parameters, &format!("{name}.{part}"), has_bias)
+        };
         Ok(Self {
             q_proj: linear("q_proj", true)?,
             k_proj: linear("k_proj", true)?,
@@ -41,18 +43,49 @@ impl TextAttention {
 
     /// x [N, E] -> [N, E]; the rows' tokens, one row set after the other, are the N tokens in order.
     pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
-        let q = rotary.apply(&self.q_proj.forward(x).view([-1, self.num_heads, self.head_dim])); // [N, H, D]
-        let k = rotary.apply(&self.k_proj.forward(x).view([-1, self.num_kv_heads, self.head_dim])); // [N, K, D]
-        let v = self.v_proj.forward(x).view([-1, self.num_kv_heads, self.head_dim]); // [N, K, D]
-        let outputs: Vec<Tensor> = rows.iter().map(|rows| self.attend(&q, &k, &v, rows)).collect();
+        let q = rotary.apply(
+            &self
+                .q_proj
+                .forward(x)
+                .view([-1, self.num_heads, self.head_dim]),
+        ); // [N, H, D]
+        let k = rotary.apply(
+            &self
+                .k_proj
+                .forward(x)
+                .view([-1, self.num_kv_heads, self.head_dim]),
+        ); // [N, K, D]
+        let v = self
+            .v_proj
+            .forward(x)
+            .view([-1, self.num_kv_heads, self.head_dim]); // [N, K, D]
+        let outputs: Vec<Tensor> = rows
+            .iter()
+            .map(|rows| self.attend(&q, &k, &v, rows))
+            .collect();
         self.o_proj.forward(&Tensor::cat(&outputs, 0)) // [N, E]
     }
 
     /// One set of rows: gather, attend, and put the tokens back into flat order; [n, H*D].
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Tensor {
-        let q = q.index_select(0, &rows.queries).view([rows.num_rows, rows.num_queries, self.num_heads, self.head_dim]);
-        let k = k.index_select(0, &rows.keys).view([rows.num_rows, rows.num_keys, self.num_kv_heads, self.head_dim]);
-        let v = v.index_select(0, &rows.keys).view([rows.num_rows, rows.num_keys, self.num_kv_heads, self.head_dim]);
+        let q = q.index_select(0, &rows.queries).view([
+            rows.num_rows,
+            rows.num_queries,
+            self.num_heads,
+            self.head_dim,
+        ]);
+        let k = k.index_select(0, &rows.keys).view([
+            rows.num_rows,
+            rows.num_keys,
+            self.num_kv_heads,
+            self.head_dim,
+        ]);
+        let v = v.index_select(0, &rows.keys).view([
+            rows.num_rows,
+            rows.num_keys,
+            self.num_kv_heads,
+            self.head_dim,
+        ]);
         let is_causal = rows.mask.is_none();
         let output = Tensor::scaled_dot_product_attention(
             &q.transpose(1, 2), // [R, H, L, D]
@@ -64,7 +97,10 @@ impl TextAttention {
             None,
             self.num_heads != self.num_kv_heads,
         );
-        output.transpose(1, 2).reshape([-1, self.num_heads * self.head_dim]).index_select(0, &rows.unslot)
+        output
+            .transpose(1, 2)
+            .reshape([-1, self.num_heads * self.head_dim])
+            .index_select(0, &rows.unslot)
     }
 }
 
@@ -90,18 +126,34 @@ impl VisionAttention {
 
     /// x [N, E] -> [N, E]; patches see those of their own span only.
     pub fn forward(&self, x: &Tensor, rotary: &Rotary, spans: &Spans) -> Tensor {
-        let qkv = self.qkv.forward(x).view([-1, 3, self.num_heads, self.head_dim]); // [N, 3, H, D]
+        let qkv = self
+            .qkv
+            .forward(x)
+            .view([-1, 3, self.num_heads, self.head_dim]); // [N, 3, H, D]
         let q = self.slot(&rotary.apply(&qkv.select(1, 0)), spans); // [R, H, L, D]
         let k = self.slot(&rotary.apply(&qkv.select(1, 1)), spans);
         let v = self.slot(&qkv.select(1, 2), spans);
-        let output = Tensor::scaled_dot_product_attention(&q, &k, &v, spans.mask.as_ref(), 0.0, false, None, false);
-        let flat = output.transpose(1, 2).reshape([-1, self.num_heads * self.head_dim]); // [R*L, E]
+        let output = Tensor::scaled_dot_product_attention(
+            &q,
+            &k,
+            &v,
+            spans.mask.as_ref(),
+            0.0,
+            false,
+            None,
+            false,
+        );
+        let flat = output
+            .transpose(1, 2)
+            .reshape([-1, self.num_heads * self.head_dim]); // [R*L, E]
         self.proj.forward(&flat.index_select(0, &spans.unslot)) // [N, E]
     }
 
     /// [N, H, D] -> [R, H, L, D], padded.
     fn slot(&self, x: &Tensor, spans: &Spans) -> Tensor {
-        x.index_select(0, &spans.slots).view([-1, spans.width, self.num_heads, self.head_dim]).transpose(1, 2)
+        x.index_select(0, &spans.slots)
+            .view([-1, spans.width, self.num_heads, self.head_dim])
+            .transpose(1, 2)
     }
 }
 
@@ -120,8 +172,12 @@ impl Spans {
         let width = i64::try_from(padded.width)?;
         let hidden: Vec<bool> = padded.mask.iter().map(|&is_real| !is_real).collect();
         let mask = hidden.contains(&true).then(|| {
-            let hidden = Tensor::from_slice(&hidden).to_device(device).view([-1, 1, 1, width]);
-            Tensor::zeros_like(&hidden).to_kind(Kind::Float).masked_fill(&hidden, f64::NEG_INFINITY)
+            let hidden = Tensor::from_slice(&hidden)
+                .to_device(device)
+                .view([-1, 1, 1, width]);
+            Tensor::zeros_like(&hidden)
+                .to_kind(Kind::Float)
+                .masked_fill(&hidden, f64::NEG_INFINITY)
         });
         Ok(Self {
             slots: Tensor::from_slice(&padded.slots).to_device(device),

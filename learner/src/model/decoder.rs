@@ -26,16 +26,26 @@ struct DecoderLayer {
 impl DecoderLayer {
     fn new(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Self> {
         Ok(Self {
-            input_layernorm: RmsNorm::new(parameters, &format!("{name}.input_layernorm"), config.rms_norm_eps)?,
+            input_layernorm: RmsNorm::new(
+                parameters,
+                &format!("{name}.input_layernorm"),
+                config.rms_norm_eps,
+            )?,
             self_attn: TextAttention::new(parameters, &format!("{name}.self_attn"), config)?,
-            post_attention_layernorm: RmsNorm::new(parameters, &format!("{name}.post_attention_layernorm"), config.rms_norm_eps)?,
+            post_attention_layernorm: RmsNorm::new(
+                parameters,
+                &format!("{name}.post_attention_layernorm"),
+                config.rms_norm_eps,
+            )?,
             mlp: Mlp::new(parameters, &format!("{name}.mlp"), false)?,
         })
     }
 
     /// x [N, E] -> [N, E].
     fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
-        let x = x + self.self_attn.forward(&self.input_layernorm.forward(x), rotary, rows);
+        let x = x + self
+            .self_attn
+            .forward(&self.input_layernorm.forward(x), rotary, rows);
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }
 }
@@ -55,8 +65,14 @@ impl Decoder {
     /// The decoder whose tensors start with `model.`, and its head.
     pub fn new(parameters: &Parameters, config: &ModelConfig, device: Device) -> Result<Self> {
         let text = &config.text;
-        let head = if config.tie_word_embeddings { names::EMBED_TOKENS } else { names::LM_HEAD };
-        let layers = (0..text.num_layers).map(|i| DecoderLayer::new(parameters, &format!("model.layers.{i}"), text)).collect::<Result<_>>()?;
+        let head = if config.tie_word_embeddings {
+            names::EMBED_TOKENS
+        } else {
+            names::LM_HEAD
+        };
+        let layers = (0..text.num_layers)
+            .map(|i| DecoderLayer::new(parameters, &format!("model.layers.{i}"), text))
+            .collect::<Result<_>>()?;
         Ok(Self {
             embed_tokens: parameters.get(names::EMBED_TOKENS)?,
             layers,
@@ -72,9 +88,13 @@ impl Decoder {
         let mut x = Tensor::embedding(&self.embed_tokens, &packed.token_ids, -1, false, false); // [N, E]
         let pads = packed.image_tokens.size1()?;
         if pads > 0 {
-            let features = image_embeds.context("the prompt has image pads, but no image came with it")?;
+            let features =
+                image_embeds.context("the prompt has image pads, but no image came with it")?;
             let (got, _) = features.size2()?;
-            ensure!(got == pads, "the images give {got} tokens, the prompts have {pads} image pads");
+            ensure!(
+                got == pads,
+                "the images give {got} tokens, the prompts have {pads} image pads"
+            );
             x = x.index_copy(0, &packed.image_tokens, features);
         }
         let rotary = Rotary::text(&packed.positions, &self.config, self.device)?;

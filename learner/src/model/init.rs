@@ -33,9 +33,19 @@ fn values(spec: &TensorSpec, config: &ModelConfig, rng: &mut impl Rng) -> Vec<f3
         EMBEDDING_STD
     } else {
         let fan_in: usize = spec.shape[1..].iter().product();
-        let layers = if name.starts_with("visual.") { config.vision.depth } else { config.text.num_layers };
-        let writes_residual = ["o_proj.weight", "attn.proj.weight", "down_proj.weight"].iter().any(|end| name.ends_with(end));
-        let shrink = if writes_residual { ((2 * layers) as f64).sqrt() } else { 1.0 };
+        let layers = if name.starts_with("visual.") {
+            config.vision.depth
+        } else {
+            config.text.num_layers
+        };
+        let writes_residual = ["o_proj.weight", "attn.proj.weight", "down_proj.weight"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        let shrink = if writes_residual {
+            ((2 * layers) as f64).sqrt()
+        } else {
+            1.0
+        };
         1.0 / ((fan_in as f64).sqrt() * shrink)
     };
     (0..count).map(|_| narrow(std * normal(rng))).collect()
@@ -47,7 +57,10 @@ fn normal(rng: &mut impl Rng) -> f64 {
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "rounding to f32 is what is wanted"
+)]
 fn narrow(value: f64) -> f32 {
     value as f32
 }

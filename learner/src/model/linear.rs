@@ -15,8 +15,15 @@ pub struct Linear {
 impl Linear {
     /// The layer whose tensors are `{name}.weight` and, where the model has one, `{name}.bias`.
     pub fn new(parameters: &Parameters, name: &str, has_bias: bool) -> Result<Self> {
-        let bias = if has_bias { Some(parameters.get(&format!("{name}.bias"))?) } else { None };
-        Ok(Self { weight: parameters.get(&format!("{name}.weight"))?, bias })
+        let bias = if has_bias {
+            Some(parameters.get(&format!("{name}.bias"))?)
+        } else {
+            None
+        };
+        Ok(Self {
+            weight: parameters.get(&format!("{name}.weight"))?,
+            bias,
+        })
     }
 
     /// x [.., in] -> [.., out].
@@ -35,7 +42,10 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// The norm whose tensor is `{name}.weight`.
     pub fn new(parameters: &Parameters, name: &str, eps: f64) -> Result<Self> {
-        Ok(Self { weight: parameters.get(&format!("{name}.weight"))?, eps })
+        Ok(Self {
+            weight: parameters.get(&format!("{name}.weight"))?,
+            eps,
+        })
     }
 
     /// x [.., E] -> [.., E].

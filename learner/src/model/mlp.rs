@@ -18,11 +18,16 @@ impl Mlp {
     /// The layer under `name`; the vision tower's has biases, the decoder's none.
     pub fn new(parameters: &Parameters, name: &str, has_bias: bool) -> Result<Self> {
         let linear = |part: &str| Linear::new(parameters, &format!("{name}.{part}"), has_bias);
-        Ok(Self { gate_proj: linear("gate_proj")?, up_proj: linear("up_proj")?, down_proj: linear("down_proj")? })
+        Ok(Self {
+            gate_proj: linear("gate_proj")?,
+            up_proj: linear("up_proj")?,
+            down_proj: linear("down_proj")?,
+        })
     }
 
     /// x [N, E] -> [N, E].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.down_proj.forward(&(self.gate_proj.forward(x).silu() * self.up_proj.forward(x)))
+        self.down_proj
+            .forward(&(self.gate_proj.forward(x).silu() * self.up_proj.forward(x)))
     }
 }

@@ -42,14 +42,24 @@ pub struct Model {
 impl Model {
     /// Reads a checkpoint, widened to f32, all parameters trainable.
     pub fn load(config: &ModelConfig, checkpoint: &Checkpoint, device: Device) -> Result<Self> {
-        Self::new(config, Parameters::load(config, checkpoint, device)?, device)
+        Self::new(
+            config,
+            Parameters::load(config, checkpoint, device)?,
+            device,
+        )
     }
 
     /// Builds the towers over existing parameters.
     pub fn new(config: &ModelConfig, parameters: Parameters, device: Device) -> Result<Self> {
         let vision = vision::VisionTower::new(&parameters, config, device)?;
         let decoder = decoder::Decoder::new(&parameters, config, device)?;
-        Ok(Self { config: config.clone(), device, parameters, vision, decoder })
+        Ok(Self {
+            config: config.clone(),
+            device,
+            parameters,
+            vision,
+            decoder,
+        })
     }
 
     /// What the checkpoint's config.json says.
@@ -74,13 +84,21 @@ impl Model {
 
     /// Image embeddings [tokens, E] of images in prompt order; without a graph when the vision tower is frozen.
     pub fn image_embeds(&self, images: &[&Patches]) -> Result<Tensor> {
-        if self.parameters.is_trained("visual.") { self.vision.forward(images) } else { no_grad(|| self.vision.forward(images)) }
+        if self.parameters.is_trained("visual.") {
+            self.vision.forward(images)
+        } else {
+            no_grad(|| self.vision.forward(images))
+        }
     }
 
     /// Hidden states [N, E] of every packed token, after the last norm.
     pub fn hidden(&self, batch: &MicroBatch<'_>, packed: &Packed) -> Result<Tensor> {
         let images: Vec<&Patches> = batch.groups.iter().flat_map(|group| group.images).collect();
-        let image_embeds = if images.is_empty() { None } else { Some(self.image_embeds(&images)?) };
+        let image_embeds = if images.is_empty() {
+            None
+        } else {
+            Some(self.image_embeds(&images)?)
+        };
         self.decoder.forward(packed, image_embeds.as_ref())
     }
 

@@ -27,7 +27,12 @@ pub struct Group<'a> {
 impl Group<'_> {
     /// Tokens that the decoder has to compute for this group: what a token budget counts.
     pub fn num_tokens(&self) -> usize {
-        self.prompt_ids.len() + self.responses.iter().map(|response| response.len().saturating_sub(1)).sum::<usize>()
+        self.prompt_ids.len()
+            + self
+                .responses
+                .iter()
+                .map(|response| response.len().saturating_sub(1))
+                .sum::<usize>()
     }
 }
 
@@ -41,7 +46,11 @@ pub struct MicroBatch<'a> {
 impl MicroBatch<'_> {
     /// Response tokens of all groups: the length of every flat result.
     pub fn num_response_tokens(&self) -> usize {
-        self.groups.iter().flat_map(|group| &group.responses).map(|response| response.len()).sum()
+        self.groups
+            .iter()
+            .flat_map(|group| &group.responses)
+            .map(|response| response.len())
+            .sum()
     }
 }
 
@@ -93,7 +102,8 @@ impl Packed {
         for (index, group) in batch.groups.iter().enumerate() {
             ensure!(!group.prompt_ids.is_empty(), "group {index}: empty prompt");
             let grids: Vec<_> = group.images.iter().map(|image| image.grid).collect();
-            let placed = positions::mrope(group.prompt_ids, &grids, config).with_context(|| format!("group {index}"))?;
+            let placed = positions::mrope(group.prompt_ids, &grids, config)
+                .with_context(|| format!("group {index}"))?;
             let first = token_ids.len();
             for (offset, &id) in group.prompt_ids.iter().enumerate() {
                 check_id(id, config)?;
@@ -105,7 +115,10 @@ impl Packed {
             for (all, own) in positions.iter_mut().zip(&placed.ids) {
                 all.extend(own);
             }
-            prompts.push(Span { first, len: group.prompt_ids.len() });
+            prompts.push(Span {
+                first,
+                len: group.prompt_ids.len(),
+            });
             next_positions.push(placed.next);
         }
         let mut responses = Vec::new(); // (group, span) of each response
@@ -114,15 +127,24 @@ impl Packed {
         for (index, group) in batch.groups.iter().enumerate() {
             for response in &group.responses {
                 ensure!(!response.is_empty(), "group {index}: empty response");
-                let span = Span { first: token_ids.len(), len: response.len() - 1 };
+                let span = Span {
+                    first: token_ids.len(),
+                    len: response.len() - 1,
+                };
                 for (offset, &id) in response.iter().enumerate() {
                     check_id(id, config)?;
-                    let predictor = if offset == 0 { prompts[index].first + prompts[index].len - 1 } else { span.first + offset - 1 };
+                    let predictor = if offset == 0 {
+                        prompts[index].first + prompts[index].len - 1
+                    } else {
+                        span.first + offset - 1
+                    };
                     predictors.push(i64::try_from(predictor)?);
                     targets.push(i64::from(id));
                     if offset < span.len {
                         token_ids.push(i64::from(id));
-                        positions.iter_mut().for_each(|axis| axis.push(next_positions[index] + offset as i64));
+                        positions
+                            .iter_mut()
+                            .for_each(|axis| axis.push(next_positions[index] + offset as i64));
                     }
                 }
                 responses.push((index, span));
@@ -181,17 +203,30 @@ fn response_rows(prompts: &[Span], responses: &[(usize, Span)], device: Device) 
     let num_rows = i64::try_from(responses.len())?;
     let (width, prompt_width) = (i64::try_from(width)?, i64::try_from(prompt_width)?);
     let queries = Tensor::from_slice(&queries).to_device(device);
-    let prompt_keys = Tensor::from_slice(&prompt_keys).to_device(device).view([num_rows, prompt_width]);
+    let prompt_keys = Tensor::from_slice(&prompt_keys)
+        .to_device(device)
+        .view([num_rows, prompt_width]);
     let keys = Tensor::cat(&[prompt_keys, queries.view([num_rows, width])], 1); // [R, P+L]
 
     let options = (Kind::Int64, device);
-    let prompt_lens: Vec<i64> = of_prompts.iter().map(|span| Ok(i64::try_from(span.len)?)).collect::<Result<_>>()?;
-    let prompt_lens = Tensor::from_slice(&prompt_lens).to_device(device).view([num_rows, 1, 1]);
+    let prompt_lens: Vec<i64> = of_prompts
+        .iter()
+        .map(|span| Ok(i64::try_from(span.len)?))
+        .collect::<Result<_>>()?;
+    let prompt_lens = Tensor::from_slice(&prompt_lens)
+        .to_device(device)
+        .view([num_rows, 1, 1]);
     let sees_prompt = Tensor::arange(prompt_width, options).lt_tensor(&prompt_lens); // [R, 1, P]
     let sees_prompt = sees_prompt.expand([num_rows, width, prompt_width], false);
-    let sees_self = Tensor::ones([width, width], (Kind::Bool, device)).tril(0).expand([num_rows, width, width], false);
+    let sees_self = Tensor::ones([width, width], (Kind::Bool, device))
+        .tril(0)
+        .expand([num_rows, width, width], false);
     let hidden = Tensor::cat(&[sees_prompt, sees_self], 2).logical_not(); // [R, L, P+L]
-    let mask = Tensor::zeros([num_rows, width, prompt_width + width], (Kind::Float, device)).masked_fill(&hidden, f64::NEG_INFINITY);
+    let mask = Tensor::zeros(
+        [num_rows, width, prompt_width + width],
+        (Kind::Float, device),
+    )
+    .masked_fill(&hidden, f64::NEG_INFINITY);
     Ok(Rows {
         num_rows,
         num_queries: width,
@@ -219,6 +254,10 @@ fn slots(spans: &[Span], width: usize) -> Result<(Vec<i64>, Vec<i64>)> {
 
 /// libtorch's lookup would abort on an id outside the vocabulary.
 fn check_id(id: u32, config: &ModelConfig) -> Result<()> {
-    ensure!((id as usize) < config.text.vocab_size, "token id {id} is outside the vocabulary of {}", config.text.vocab_size);
+    ensure!(
+        (id as usize) < config.text.vocab_size,
+        "token id {id} is outside the vocabulary of {}",
+        config.text.vocab_size
+    );
     Ok(())
 }

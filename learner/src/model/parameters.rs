@@ -34,14 +34,26 @@ impl Parameters {
     }
 
     /// Builds the table from a function that gives each tensor's values, row-major.
-    pub fn from_values(config: &ModelConfig, device: Device, mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>>) -> Result<Self> {
+    pub fn from_values(
+        config: &ModelConfig,
+        device: Device,
+        mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
         let mut entries = Vec::new();
         let mut index = HashMap::new();
         for spec in names::tensors(config) {
             let data = values(&spec)?;
             let expected: usize = spec.shape.iter().product();
-            ensure!(data.len() == expected, "{}: expected {expected} values, got {}", spec.name, data.len());
-            let tensor = Tensor::from_slice(&data).view(dims(&spec.shape)?.as_slice()).to_device(device).set_requires_grad(true);
+            ensure!(
+                data.len() == expected,
+                "{}: expected {expected} values, got {}",
+                spec.name,
+                data.len()
+            );
+            let tensor = Tensor::from_slice(&data)
+                .view(dims(&spec.shape)?.as_slice())
+                .to_device(device)
+                .set_requires_grad(true);
             index.insert(spec.name.clone(), entries.len());
             entries.push(Parameter { spec, tensor });
         }
@@ -50,7 +62,10 @@ impl Parameters {
 
     /// A handle to the tensor of this name: same storage, same gradient.
     pub fn get(&self, name: &str) -> Result<Tensor> {
-        let index = self.index.get(name).with_context(|| format!("the model has no tensor named {name}"))?;
+        let index = self
+            .index
+            .get(name)
+            .with_context(|| format!("the model has no tensor named {name}"))?;
         Ok(self.entries[*index].tensor.shallow_clone())
     }
 
@@ -61,7 +76,9 @@ impl Parameters {
 
     /// The parameters that are trained, in publication order.
     pub fn trainable(&self) -> impl Iterator<Item = &Parameter> {
-        self.entries.iter().filter(|parameter| parameter.tensor.requires_grad())
+        self.entries
+            .iter()
+            .filter(|parameter| parameter.tensor.requires_grad())
     }
 
     /// Number of tensors.
@@ -85,13 +102,17 @@ impl Parameters {
                 frozen += 1;
             }
         }
-        ensure!(frozen > 0, "nothing to freeze: no tensor's name starts with '{prefix}'");
+        ensure!(
+            frozen > 0,
+            "nothing to freeze: no tensor's name starts with '{prefix}'"
+        );
         Ok(frozen)
     }
 
     /// Whether any tensor whose name starts with `prefix` is trained.
     pub fn is_trained(&self, prefix: &str) -> bool {
-        self.trainable().any(|parameter| parameter.spec.name.starts_with(prefix))
+        self.trainable()
+            .any(|parameter| parameter.spec.name.starts_with(prefix))
     }
 
     /// Drops all gradients.
@@ -114,17 +135,28 @@ impl Parameters {
 
     /// The layout that [`Self::write_f32`] fills.
     pub fn layout(&self) -> F32Layout {
-        let specs: Vec<TensorSpec> = self.entries.iter().map(|parameter| parameter.spec.clone()).collect();
+        let specs: Vec<TensorSpec> = self
+            .entries
+            .iter()
+            .map(|parameter| parameter.spec.clone())
+            .collect();
         F32Layout::new(&specs)
     }
 
     /// Writes header and values as one f32 safetensors file into `out` (`layout.total_bytes` long): what is published.
     pub fn write_f32(&self, layout: &F32Layout, out: &mut [u8]) -> Result<()> {
-        ensure!(out.len() == layout.total_bytes, "publication: expected {} bytes, got {}", layout.total_bytes, out.len());
+        ensure!(
+            out.len() == layout.total_bytes,
+            "publication: expected {} bytes, got {}",
+            layout.total_bytes,
+            out.len()
+        );
         out[..layout.header.len()].copy_from_slice(&layout.header);
         for parameter in &self.entries {
             let name = &parameter.spec.name;
-            let Some(start) = layout.offset(name) else { bail!("the layout has no place for {name}") };
+            let Some(start) = layout.offset(name) else {
+                bail!("the layout has no place for {name}")
+            };
             let count: usize = parameter.spec.shape.iter().product();
             let values = host_f32(&parameter.tensor);
             values.f_copy_data_u8(&mut out[start..start + count * size_of::<f32>()], count)?;
@@ -143,20 +175,30 @@ impl Parameters {
             values.f_copy_data_u8(&mut bytes, count)?;
             buffers.push(bytes);
         }
-        let dtype = if bf16 { safetensors::Dtype::BF16 } else { safetensors::Dtype::F32 };
+        let dtype = if bf16 {
+            safetensors::Dtype::BF16
+        } else {
+            safetensors::Dtype::F32
+        };
         let mut views = Vec::with_capacity(buffers.len());
         for (parameter, bytes) in self.entries.iter().zip(&buffers) {
-            let view = safetensors::tensor::TensorView::new(dtype, parameter.spec.shape.clone(), bytes)?;
+            let view =
+                safetensors::tensor::TensorView::new(dtype, parameter.spec.shape.clone(), bytes)?;
             views.push((parameter.spec.name.as_str(), view));
         }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(views, Some(metadata), path).with_context(|| format!("cannot write {}", path.display()))
+        safetensors::serialize_to_file(views, Some(metadata), path)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
 /// The values on the host, f32, contiguous; outside the autograd graph.
 fn host_f32(tensor: &Tensor) -> Tensor {
-    tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous()
+    tensor
+        .detach()
+        .to_device(Device::Cpu)
+        .to_kind(Kind::Float)
+        .contiguous()
 }
 
 /// A shape as libtorch wants it.

@@ -23,24 +23,37 @@ impl Rotary {
         for (axis, &count) in (0i64..).zip(&config.mrope_section) {
             axis_of_frequency.extend(std::iter::repeat_n(axis, count));
         }
-        let axes = Tensor::stack(&positions.each_ref().map(|axis| Tensor::from_slice(axis)), 0); // [3, N]
+        let axes = Tensor::stack(
+            &positions.each_ref().map(|axis| Tensor::from_slice(axis)),
+            0,
+        ); // [3, N]
         let positions = axes.index_select(0, &Tensor::from_slice(&axis_of_frequency)); // [D/2, N]
         let frequencies = inverse_frequencies(config.rope_theta, config.head_dim);
-        Ok(Self::new(&(positions.transpose(0, 1).to_kind(Kind::Float) * frequencies), device))
+        Ok(Self::new(
+            &(positions.transpose(0, 1).to_kind(Kind::Float) * frequencies),
+            device,
+        ))
     }
 
     /// The vision tower: half of the frequencies turn with the row, half with the column; `positions` [N][2] = (row, column).
     pub fn vision(positions: &[[i64; 2]], config: &VisionConfig, device: Device) -> Result<Self> {
         let flat: Vec<i64> = positions.iter().flatten().copied().collect();
-        let positions = Tensor::from_slice(&flat).view([-1, 2, 1]).to_kind(Kind::Float);
+        let positions = Tensor::from_slice(&flat)
+            .view([-1, 2, 1])
+            .to_kind(Kind::Float);
         let frequencies = inverse_frequencies(VISION_THETA, config.head_dim / 2); // [D/4]
         Ok(Self::new(&(positions * frequencies).flatten(1, 2), device)) // [N, D/2]
     }
 
     /// From the angles [N, D/2]; both halves of a head turn by the same ones.
     fn new(angles: &Tensor, device: Device) -> Self {
-        let angles = Tensor::cat(&[angles, angles], -1).unsqueeze(1).to_device(device); // [N, 1, D]
-        Self { cos: angles.cos(), sin: angles.sin() }
+        let angles = Tensor::cat(&[angles, angles], -1)
+            .unsqueeze(1)
+            .to_device(device); // [N, 1, D]
+        Self {
+            cos: angles.cos(),
+            sin: angles.sin(),
+        }
     }
 
     /// Turns x [N, H, D].
@@ -53,6 +66,8 @@ impl Rotary {
 
 /// theta^(-2j/dim) for j in 0..dim/2, f32 [dim/2].
 fn inverse_frequencies(theta: f64, dim: usize) -> Tensor {
-    let frequencies: Vec<f64> = (0..dim / 2).map(|j| theta.powf(-((2 * j) as f64) / dim as f64)).collect();
+    let frequencies: Vec<f64> = (0..dim / 2)
+        .map(|j| theta.powf(-((2 * j) as f64) / dim as f64))
+        .collect();
     Tensor::from_slice(&frequencies).to_kind(Kind::Float)
 }

@@ -87,8 +87,16 @@ impl VisionTower {
         let vision = &config.vision;
         // A convolution whose stride is its kernel is a linear layer over the patch.
         let patch_embed = parameters.get(names::PATCH_EMBED)?;
-        let blocks = (0..vision.depth).map(|i| VisionBlock::new(parameters, &format!("visual.blocks.{i}"), vision)).collect::<Result<_>>()?;
-        Ok(Self { patch_embed, blocks, merger: PatchMerger::new(parameters, vision)?, config: vision.clone(), device })
+        let blocks = (0..vision.depth)
+            .map(|i| VisionBlock::new(parameters, &format!("visual.blocks.{i}"), vision))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            patch_embed,
+            blocks,
+            merger: PatchMerger::new(parameters, vision)?,
+            config: vision.clone(),
+            device,
+        })
     }
 
     /// Image embeddings of all images, [tokens, O], in the order of the images and of their pads in the prompt.
@@ -100,24 +108,42 @@ impl VisionTower {
         let windows = Spans::new(&VisionPlan::padded(&plan.window_lengths), self.device)?;
         let whole_images = Spans::new(&VisionPlan::padded(&plan.image_lengths), self.device)?;
 
-        let pixels = self.pixels(images)?.index_select(0, &index(&plan.patch_order)); // [N, C*T*P*P]
+        let pixels = self
+            .pixels(images)?
+            .index_select(0, &index(&plan.patch_order)); // [N, C*T*P*P]
         let mut x = pixels.linear(&self.patch_embed.flatten(1, -1), None::<&Tensor>); // [N, E]
         for (i, block) in self.blocks.iter().enumerate() {
-            let spans = if self.config.full_attention_blocks.contains(&i) { &whole_images } else { &windows };
+            let spans = if self.config.full_attention_blocks.contains(&i) {
+                &whole_images
+            } else {
+                &windows
+            };
             x = block.forward(&x, &rotary, spans);
         }
-        Ok(self.merger.forward(&x).index_select(0, &index(&plan.token_order))) // [N/merge^2, O]
+        Ok(self
+            .merger
+            .forward(&x)
+            .index_select(0, &index(&plan.token_order))) // [N/merge^2, O]
     }
 
     /// The patches of all images under each other, [N, C*T*P*P].
     fn pixels(&self, images: &[&Patches]) -> Result<Tensor> {
-        let width = self.config.in_channels * self.config.temporal_patch_size * self.config.patch_size.pow(2);
+        let width = self.config.in_channels
+            * self.config.temporal_patch_size
+            * self.config.patch_size.pow(2);
         let mut parts = Vec::with_capacity(images.len());
         for image in images {
             let count = image.grid.t * image.grid.h * image.grid.w;
-            ensure!(image.values.len() == count * width, "image of {count} patches: expected {} values, got {}", count * width, image.values.len());
+            ensure!(
+                image.values.len() == count * width,
+                "image of {count} patches: expected {} values, got {}",
+                count * width,
+                image.values.len()
+            );
             parts.push(Tensor::from_slice(&image.values));
         }
-        Ok(Tensor::cat(&parts, 0).view([-1, i64::try_from(width)?]).to_device(self.device))
+        Ok(Tensor::cat(&parts, 0)
+            .view([-1, i64::try_from(width)?])
+            .to_device(self.device))
     }
 }
