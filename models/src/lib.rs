@@ -6,8 +6,13 @@
 //! |---|---|
 //! | [`config`] | `config.json` and `generation_config.json`, in both published forms |
 //! | [`names`] | the one table of tensor names and shapes |
+//! | [`checkpoint`] | reading and writing safetensors; the one layout of weights in use |
+//! | [`tokenizer`], [`chat`] | text to token ids, messages to text |
 //! | [`image`] | bytes of an image file to the pixels the vision tower sees |
+//! | [`positions`] | M-RoPE positions, and the order and windows of the vision tower |
+//! | [`processor`] | messages and images to a prompt, and to its blanked forms |
 
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
@@ -15,5 +20,7 @@ pub mod image;
 mod json;
 pub mod names;
 pub mod positions;
+pub mod processor;
+pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -1,0 +1,236 @@
+//! What Hugging Face calls the processor: messages and images to the token ids and pixels of a prompt, and to the same
+//! prompt with its images blanked.
+
+use std::path::Path;
+
+use crate::chat::{ChatTemplate, Content, Message};
+use crate::config::ModelConfig;
+use crate::image::{Grid, ImageProcessor, ImageSettings, RgbImage};
+use crate::positions::image_tokens;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// Everything of a model folder but its weights.
+#[derive(Debug, Clone)]
+pub struct Processor {
+    /// The configuration.
+    pub config: ModelConfig,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The chat template.
+    pub chat: ChatTemplate,
+    /// Image decoding and resizing.
+    pub images: ImageProcessor,
+}
+
+/// A prompt as the model gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// The rendered text, with one placeholder per image.
+    pub text: String,
+    /// Token ids; each image placeholder is repeated to the image's number of tokens.
+    pub token_ids: Vec<u32>,
+    /// The images, resized.
+    pub images: Vec<RgbImage>,
+    /// Their patch grids.
+    pub grids: Vec<Grid>,
+}
+
+/// How the images are blanked for the perception signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blank {
+    /// The vision start and end tokens stay, with nothing between them.
+    Empty,
+    /// The images are taken out of the messages before the template renders them.
+    Drop,
+    /// Every pixel 0, everything else the same.
+    Black,
+    /// Every pixel 127, everything else the same.
+    Grey,
+}
+
+impl Processor {
+    /// Reads a model folder.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let config = ModelConfig::from_dir(dir)?;
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        let chat = ChatTemplate::from_dir(dir)?;
+        let settings = ImageSettings::from_dir(dir)?;
+        let vision = &config.vision;
+        for (key, expected, got) in [
+            ("patch_size", vision.patch_size, settings.patch_size),
+            (
+                "temporal_patch_size",
+                vision.temporal_patch_size,
+                settings.temporal_patch_size,
+            ),
+            ("merge_size", vision.spatial_merge_size, settings.merge_size),
+        ] {
+            if expected != got {
+                let problem = format!("must be {expected} as in config.json, got {got}");
+                return Err(Error::Config {
+                    path: dir.join("preprocessor_config.json"),
+                    key: key.into(),
+                    problem,
+                });
+            }
+        }
+        Ok(Self {
+            config,
+            tokenizer,
+            chat,
+            images: ImageProcessor::new(settings),
+        })
+    }
+
+    /// The prompt of a conversation that opens the assistant's turn. `decoded` are the images that its
+    /// [`Content::Image`] parts stand for, in order.
+    ///
+    /// A prompt is never cut; see [`Prompt::check_length`].
+    pub fn prompt(&self, messages: &[Message], decoded: &[RgbImage]) -> Result<Prompt> {
+        let images = decoded
+            .iter()
+            .map(|image| self.images.resize(image))
+            .collect::<Result<Vec<_>>>()?;
+        let grids: Vec<Grid> = images.iter().map(|image| self.grid(image)).collect();
+        let num_images = messages.iter().map(Message::num_images).sum::<usize>();
+        if num_images != images.len() {
+            return Err(Error::Prompt(format!(
+                "expected {num_images} images as in the messages, got {}",
+                images.len()
+            )));
+        }
+        let (text, ids) = self.render(messages)?;
+        let token_ids = self.expand(&ids, &grids)?;
+        Ok(Prompt {
+            text,
+            token_ids,
+            images,
+            grids,
+        })
+    }
+
+    /// The same prompt with its images blanked. A prompt without images stays as it is.
+    pub fn blank(&self, messages: &[Message], prompt: &Prompt, form: Blank) -> Result<Prompt> {
+        match form {
+            Blank::Empty => {
+                let image = self.config.tokens.image;
+                let placeholder = self.tokenizer.token(image).unwrap_or_default();
+                Ok(Prompt {
+                    text: if placeholder.is_empty() {
+                        prompt.text.clone()
+                    } else {
+                        prompt.text.replace(&placeholder, "")
+                    },
+                    token_ids: prompt
+                        .token_ids
+                        .iter()
+                        .copied()
+                        .filter(|&id| id != image)
+                        .collect(),
+                    images: Vec::new(),
+                    grids: Vec::new(),
+                })
+            }
+            Blank::Drop => {
+                let without = |message: &Message| Message {
+                    role: message.role.clone(),
+                    content: message
+                        .content
+                        .iter()
+                        .filter(|part| **part != Content::Image)
+                        .cloned()
+                        .collect(),
+                };
+                self.prompt(&messages.iter().map(without).collect::<Vec<_>>(), &[])
+            }
+            Blank::Black => Ok(prompt.filled(0)),
+            Blank::Grey => Ok(prompt.filled(127)),
+        }
+    }
+
+    /// Text and token ids, one placeholder per image.
+    fn render(&self, messages: &[Message]) -> Result<(String, Vec<u32>)> {
+        let text = self.chat.render(messages, true)?;
+        let ids = self.tokenizer.encode(&text)?;
+        let vocab_size = self.config.text.vocab_size;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+            let problem = format!(
+                "id {id} is outside the model's vocabulary of {vocab_size}; use the model's own files"
+            );
+            return Err(Error::Tokenizer(problem));
+        }
+        Ok((text, ids))
+    }
+
+    /// Repeats each image placeholder to the number of its image's tokens.
+    fn expand(&self, ids: &[u32], grids: &[Grid]) -> Result<Vec<u32>> {
+        let tokens = &self.config.tokens;
+        let placeholders = ids.iter().filter(|&&id| id == tokens.image).count();
+        if placeholders != grids.len() {
+            let num_images = grids.len();
+            let problem =
+                format!("its text has {placeholders} image placeholders for {num_images} images");
+            return Err(Error::Prompt(problem));
+        }
+        if ids.contains(&tokens.video) {
+            return Err(Error::Prompt(
+                "its text has a video placeholder; videos are not supported".into(),
+            ));
+        }
+        let merge = self.config.vision.spatial_merge_size;
+        let mut grids = grids.iter();
+        let mut expanded = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let count = match grids.as_slice().first() {
+                Some(grid) if id == tokens.image => {
+                    grids.next();
+                    image_tokens(*grid, merge)
+                }
+                _ => 1,
+            };
+            expanded.extend(std::iter::repeat_n(id, count));
+        }
+        Ok(expanded)
+    }
+
+    /// The patch grid of a resized image.
+    fn grid(&self, resized: &RgbImage) -> Grid {
+        let side = self.config.vision.patch_size;
+        Grid {
+            t: 1,
+            h: resized.height as usize / side,
+            w: resized.width as usize / side,
+        }
+    }
+}
+
+impl Prompt {
+    /// Refuses a prompt of more than `max` tokens. It is never cut, since a cut image span is another image.
+    pub fn check_length(&self, max: usize, config: &ModelConfig) -> Result<()> {
+        let got = self.token_ids.len();
+        if got <= max {
+            return Ok(());
+        }
+        let image_tokens = self
+            .token_ids
+            .iter()
+            .filter(|&&id| id == config.tokens.image)
+            .count();
+        Err(Error::PromptTooLong {
+            got,
+            image_tokens,
+            max,
+        })
+    }
+
+    /// The same prompt with every pixel at `level`.
+    fn filled(&self, level: u8) -> Self {
+        let mut prompt = self.clone();
+        prompt
+            .images
+            .iter_mut()
+            .for_each(|image| image.pixels.fill(level));
+        prompt
+    }
+}
