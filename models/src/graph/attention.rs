@@ -1,0 +1,133 @@
+//! Attention of a decoder layer (causal, over a cache) and of a vision block (over a window or a whole image).
+//!
+//! `// B rows, S new tokens, T = B*S, M cache slots, H heads, K kv heads, D head dim, E hidden`
+//! `// N patches, W windows, L patches of the longest window`
+
+use super::rope::Rotation;
+use super::weights::Weights;
+use crate::config::{TextConfig, VisionConfig};
+use crate::error::Result;
+use crate::names::{text_layer, vision_block};
+use crate::onnx::ops::CachedAttention;
+use crate::onnx::{DataType, Dim, Graph, Value, size};
+
+/// What every decoder layer's attention is given.
+#[derive(Debug)]
+pub struct Pass {
+    /// M-RoPE of the new tokens.
+    pub rotation: Rotation,
+    /// i64 `[B, S, -1]`: shape that splits the flat tokens into rows.
+    pub row_shape: Value,
+    /// i32 `[B]`: each row's length after the pass, minus 1.
+    pub last_slots: Value,
+    /// i32 scalar: the longest row's length.
+    pub total_length: Value,
+}
+
+/// Attention of decoder layer `layer`: x f32 `[T, E]`, normalised, to `[T, E]`. Declares the layer's cache as
+/// inputs `past_key.i`, `past_value.i` and outputs `present_key.i`, `present_value.i`.
+pub fn text_attention(
+    graph: &mut Graph,
+    weights: Weights<'_>,
+    config: &TextConfig,
+    layer: usize,
+    x: &Value,
+    pass: &Pass,
+) -> Result<Value> {
+    let (queries, keys) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+    let names = |kind: &str| ["q", "k", "v"].map(|part| text_layer(layer, &format!("self_attn.{part}_proj.{kind}")));
+    let qkv_weight = weights.stacked(graph, &names("weight"))?; // [(H+2K)*D, E]
+    let qkv_bias = weights.stacked(graph, &names("bias"))?;
+    let output_weight = weights.matrix(graph, &text_layer(layer, "self_attn.o_proj.weight"))?; // [E, H*D]
+
+    let qkv = graph.linear(x, &qkv_weight, Some(&qkv_bias)); // [T, (H+2K)*D]
+    let qkv = graph.reshape(&qkv, &pass.row_shape); // [B, S, (H+2K)*D]
+    let [query, key, value] = graph.split(&qkv, -1, [queries, keys, keys]);
+    let query = graph.rotary_embedding(&query, &pass.rotation.cos, &pass.rotation.sin, config.num_heads);
+    let key = graph.rotary_embedding(&key, &pass.rotation.cos, &pass.rotation.sin, config.num_kv_heads);
+
+    let cache_shape: [Dim; 4] = ["rows".into(), config.num_kv_heads.into(), "slots".into(), config.head_dim.into()];
+    let past_key = graph.input(format!("past_key.{layer}"), DataType::Float, &cache_shape);
+    let past_value = graph.input(format!("past_value.{layer}"), DataType::Float, &cache_shape);
+    let [attended, present_key, present_value] = graph.group_query_attention(&CachedAttention {
+        query: &query,
+        key: &key,
+        value: &value,
+        past_key: &past_key,
+        past_value: &past_value,
+        last_slots: &pass.last_slots,
+        total_length: &pass.total_length,
+        num_heads: config.num_heads,
+        num_kv_heads: config.num_kv_heads,
+        scale: 1.0 / (config.head_dim as f32).sqrt(),
+    }); // [B, S, H*D]
+    for (present, name) in [(present_key, "present_key"), (present_value, "present_value")] {
+        let present = graph.rename(&present, format!("{name}.{layer}"));
+        graph.output(&present, DataType::Float, &cache_shape);
+    }
+    let attended = graph.reshape_to(&attended, &[-1, size(queries)]); // [T, H*D]
+    Ok(graph.linear(&attended, &output_weight, None)) // [T, E]
+}
+
+/// How patches are laid out for attention: as windows, or as whole images, padded to the longest.
+#[derive(Debug)]
+pub struct Slots {
+    /// i64 `[W, L]`: the patch in each slot.
+    pub slots: Value,
+    /// bool `[W, 1, L, L]`: which slots each slot may look at.
+    pub mask: Value,
+    /// i64 `[N]`: the slot (flat, of `W * L`) of each patch.
+    pub unslot: Value,
+}
+
+impl Slots {
+    /// Declares the inputs `{name}_slots`, `{name}_mask`, `{name}_unslot`.
+    pub fn new(graph: &mut Graph, name: &'static str, dims: [&'static str; 2]) -> Self {
+        let shape: [Dim; 2] = dims.map(Dim::from);
+        let slots = graph.input(format!("{name}_slots"), DataType::Int64, &shape);
+        let mask = graph.input(format!("{name}_mask"), DataType::Bool, &shape); // [W, L], true = a real patch
+        let unslot = graph.input(format!("{name}_unslot"), DataType::Int64, &["patches".into()]);
+        graph.scope(name);
+        let mask = graph.unsqueeze(&mask, &[1, 2]); // [W, 1, 1, L]
+        let square = graph.shape(&slots); // (W, L)
+        let [windows, length] = graph.split(&square, 0, [1, 1]);
+        let one = graph.int64(&[1], &[1]);
+        let square = graph.concat(&[&windows, &one, &length, &length], 0);
+        let mask = graph.expand(&mask, &square); // [W, 1, L, L]
+        Self { slots, mask, unslot }
+    }
+}
+
+/// Attention of vision block `block`: x f32 `[N, E]`, normalised, to `[N, E]`.
+pub fn vision_attention(
+    graph: &mut Graph,
+    weights: Weights<'_>,
+    config: &VisionConfig,
+    block: usize,
+    x: &Value,
+    rotation: &Rotation,
+    slots: &Slots,
+) -> Result<Value> {
+    let hidden = config.hidden_size;
+    let qkv_weight = weights.matrix(graph, &vision_block(block, "attn.qkv.weight"))?; // [3E, E]
+    let qkv_bias = weights.tensor(graph, &vision_block(block, "attn.qkv.bias"))?;
+    let output_weight = weights.matrix(graph, &vision_block(block, "attn.proj.weight"))?; // [E, E]
+    let output_bias = weights.tensor(graph, &vision_block(block, "attn.proj.bias"))?;
+
+    let qkv = graph.linear(x, &qkv_weight, Some(&qkv_bias)); // [N, 3E]
+    let [query, key, value] = graph.split(&qkv, -1, [hidden; 3]);
+    let query = rotate_patches(graph, &query, rotation, config);
+    let key = rotate_patches(graph, &key, rotation, config);
+    let [query, key, value] = [query, key, value].map(|part| graph.gather(&part, &slots.slots)); // [W, L, E]
+    let attended = graph.attention(&query, &key, &value, &slots.mask, config.num_heads); // [W, L, E]
+    let attended = graph.reshape_to(&attended, &[-1, size(hidden)]); // [W*L, E]
+    let attended = graph.gather(&attended, &slots.unslot); // [N, E]
+    Ok(graph.linear(&attended, &output_weight, Some(&output_bias)))
+}
+
+/// Turns each patch by its place: x `[N, E]`.
+fn rotate_patches(graph: &mut Graph, x: &Value, rotation: &Rotation, config: &VisionConfig) -> Value {
+    let x = graph.unsqueeze(x, &[0]); // [1, N, E]
+    let x = graph.rotary_embedding(&x, &rotation.cos, &rotation.sin, config.num_heads);
+    graph.reshape_to(&x, &[-1, size(config.hidden_size)]) // [N, E]
+}

@@ -1,0 +1,38 @@
+//! The gated MLP of decoder layers and vision blocks.
+//!
+//! `// T rows, E hidden, F intermediate`
+
+use super::weights::Weights;
+use crate::error::Result;
+use crate::onnx::{Graph, Value};
+
+/// `down(silu(gate(x)) * up(x))`: x f32 `[T, E]`. `name` gives the published name of a tensor of this MLP, such as
+/// `gate_proj.weight`.
+pub fn mlp(
+    graph: &mut Graph,
+    weights: Weights<'_>,
+    x: &Value,
+    intermediate_size: usize,
+    has_bias: bool,
+    name: impl Fn(&str) -> String,
+) -> Result<Value> {
+    let gate_up_weight = weights.stacked(graph, &[name("gate_proj.weight"), name("up_proj.weight")])?; // [2F, E]
+    let down_weight = weights.matrix(graph, &name("down_proj.weight"))?;
+    let (gate_up_bias, down_bias) = if has_bias {
+        let gate_up_bias = weights.stacked(graph, &[name("gate_proj.bias"), name("up_proj.bias")])?;
+        (Some(gate_up_bias), Some(weights.tensor(graph, &name("down_proj.bias"))?))
+    } else {
+        (None, None)
+    };
+    let gate_up = graph.linear(x, &gate_up_weight, gate_up_bias.as_ref()); // [T, 2F]
+    let [gate, up] = graph.split(&gate_up, -1, [intermediate_size; 2]);
+    let gate = silu(graph, &gate);
+    let hidden = graph.mul(&gate, &up); // [T, F]
+    Ok(graph.linear(&hidden, &down_weight, down_bias.as_ref())) // [T, E]
+}
+
+/// `x * sigmoid(x)`.
+fn silu(graph: &mut Graph, x: &Value) -> Value {
+    let gate = graph.sigmoid(x);
+    graph.mul(x, &gate)
+}

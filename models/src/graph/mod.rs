@@ -1,0 +1,36 @@
+//! Qwen2.5-VL as two ONNX graphs, in f32, for ONNX Runtime's CPU provider. The files are twins of the learner's
+//! `model/`: the same layers by the same names.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`decoder`] | `decoder.onnx`: tokens, images and cache to logits |
+//! | [`vision`] | `vision.onnx`: patches to image embeddings |
+//! | [`attention`], [`mlp`], [`rope`] | the parts of their layers |
+//! | [`weights`] | weights as ranges of the weights file |
+//!
+//! A graph holds no weights: its initializers point into `model.safetensors` beside it, in the layout that the
+//! learner publishes. So the graph of a model never changes, and new weights are a new file and nothing else.
+
+pub mod attention;
+pub mod decoder;
+pub mod mlp;
+pub mod rope;
+pub mod vision;
+pub mod weights;
+
+use crate::checkpoint::F32Layout;
+use crate::config::ModelConfig;
+use crate::error::Result;
+
+/// The file, beside the graph, that its weights lie in.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// `decoder.onnx`; see [`decoder`] for its inputs and outputs.
+pub fn decoder(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
+    decoder::build(config, layout)
+}
+
+/// `vision.onnx`; see [`vision`] for its inputs and outputs.
+pub fn vision(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
+    vision::build(config, layout)
+}

@@ -1,0 +1,60 @@
+//! Weights as ranges of the weights file.
+
+use crate::checkpoint::F32Layout;
+use crate::error::{Error, Result};
+use crate::onnx::{Graph, Value};
+
+/// The weights file's layout, as initializers of a graph.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights<'a> {
+    layout: &'a F32Layout,
+}
+
+impl<'a> Weights<'a> {
+    /// Weights that lie as `layout` says.
+    #[must_use]
+    pub fn new(layout: &'a F32Layout) -> Self {
+        Self { layout }
+    }
+
+    /// The tensor `name` in its published shape.
+    pub fn tensor(&self, graph: &mut Graph, name: &str) -> Result<Value> {
+        let (shape, offset) = self.find(name)?;
+        Ok(graph.weight(name, &shape, offset))
+    }
+
+    /// The tensor `name` as a matrix `[first dimension, the others]`.
+    pub fn matrix(&self, graph: &mut Graph, name: &str) -> Result<Value> {
+        let (shape, offset) = self.find(name)?;
+        let rows = shape.first().copied().unwrap_or(1);
+        let columns = shape.iter().skip(1).product();
+        Ok(graph.weight(name, &[rows, columns], offset))
+    }
+
+    /// Neighbours in the file, one above the other, as one tensor: so that one matrix product serves them all.
+    pub fn stacked(&self, graph: &mut Graph, names: &[String]) -> Result<Value> {
+        let mut rows = 0;
+        let mut start = None;
+        let mut end = None;
+        let mut rest = Vec::new();
+        for name in names {
+            let (shape, offset) = self.find(name)?;
+            if end.is_some_and(|end| end != offset) {
+                return Err(Error::Graph(format!("`{name}` does not follow its neighbour in the weights file")));
+            }
+            start = start.or(Some(offset));
+            end = Some(offset + shape.iter().product::<usize>() * size_of::<f32>());
+            rows += shape.first().copied().unwrap_or(1);
+            rest = shape.get(1..).unwrap_or_default().to_vec();
+        }
+        let mut shape = vec![rows];
+        shape.append(&mut rest);
+        Ok(graph.weight(&names.join("+"), &shape, start.unwrap_or(0)))
+    }
+
+    fn find(&self, name: &str) -> Result<(Vec<usize>, usize)> {
+        let found = self.layout.tensors.iter().find(|(spec, _)| spec.name == name);
+        let (spec, offset) = found.ok_or_else(|| Error::Graph(format!("the weights file has no `{name}`")))?;
+        Ok((spec.shape.clone(), *offset))
+    }
+}

@@ -1,0 +1,69 @@
+//! What can go wrong in the engine, by cause.
+
+use std::path::PathBuf;
+
+/// Result of this crate's library functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything the engine reports.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ONNX Runtime library itself is not there or is too old.
+    #[error(
+        "cannot load ONNX Runtime from {}: {cause}; run scripts/setup.sh, or set ORT_DYLIB_PATH to libonnxruntime.so 1.31.1",
+        path.display()
+    )]
+    RuntimeLibrary {
+        /// The file that was tried.
+        path: PathBuf,
+        /// The loader's words.
+        cause: String,
+    },
+    /// An engine other than the CPU was asked for and its provider does not load. There is no fall-back.
+    #[error("engine `{engine}` is not available: {library} does not load ({cause}); {remedy}")]
+    Provider {
+        /// The engine as the command line names it.
+        engine: &'static str,
+        /// File name of the provider's library.
+        library: &'static str,
+        /// ONNX Runtime's words.
+        cause: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The weights file is not the layout that the graph points into.
+    #[error("{}: {reason}", path.display())]
+    Weights {
+        /// The weights file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// ONNX Runtime refused a model or a run.
+    #[error("ONNX Runtime, {context}: {message}")]
+    Runtime {
+        /// What was being done.
+        context: &'static str,
+        /// ONNX Runtime's words.
+        message: String,
+    },
+    /// A tensor handed to the engine has the wrong size.
+    #[error("{tensor}: expected {expected} elements, got {got}")]
+    Shape {
+        /// The argument's name.
+        tensor: &'static str,
+        /// Elements the other arguments imply.
+        expected: usize,
+        /// Elements that came.
+        got: usize,
+    },
+    /// A key/value cache is too small, or a row is outside it.
+    #[error("key/value cache: {reason}")]
+    Cache {
+        /// What does not fit.
+        reason: String,
+    },
+    /// Reading the model's files.
+    #[error(transparent)]
+    Model(#[from] models::Error),
+}
