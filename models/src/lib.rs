@@ -11,14 +11,18 @@
 //! | [`image`] | bytes of an image file to the pixels the vision tower sees |
 //! | [`positions`] | M-RoPE positions, and the order and windows of the vision tower |
 //! | [`processor`] | messages and images to a prompt, and to its blanked forms |
+//! | [`onnx`] | ONNX as a file format: messages, a graph under construction, operators |
+//! | [`graph`] | Qwen2.5-VL as ONNX graphs |
 
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod graph;
 pub mod image;
 mod json;
 pub mod names;
+pub mod onnx;
 pub mod positions;
 pub mod processor;
 pub mod tokenizer;

@@ -34,8 +34,13 @@ pub fn text_attention(
     x: &Value,
     pass: &Pass,
 ) -> Result<Value> {
-    let (queries, keys) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
-    let names = |kind: &str| ["q", "k", "v"].map(|part| text_layer(layer, &format!("self_attn.{part}_proj.{kind}")));
+    let (queries, keys) = (
+        config.num_heads * config.head_dim,
+        config.num_kv_heads * config.head_dim,
+    );
+    let names = |kind: &str| {
+        ["q", "k", "v"].map(|part| text_layer(layer, &format!("self_attn.{part}_proj.{kind}")))
+    };
     let qkv_weight = weights.stacked(graph, &names("weight"))?; // [(H+2K)*D, E]
     let qkv_bias = weights.stacked(graph, &names("bias"))?;
     let output_weight = weights.matrix(graph, &text_layer(layer, "self_attn.o_proj.weight"))?; // [E, H*D]
@@ -43,10 +48,25 @@ pub fn text_attention(
     let qkv = graph.linear(x, &qkv_weight, Some(&qkv_bias)); // [T, (H+2K)*D]
     let qkv = graph.reshape(&qkv, &pass.row_shape); // [B, S, (H+2K)*D]
     let [query, key, value] = graph.split(&qkv, -1, [queries, keys, keys]);
-    let query = graph.rotary_embedding(&query, &pass.rotation.cos, &pass.rotation.sin, config.num_heads);
-    let key = graph.rotary_embedding(&key, &pass.rotation.cos, &pass.rotation.sin, config.num_kv_heads);
+    let query = graph.rotary_embedding(
+        &query,
+        &pass.rotation.cos,
+        &pass.rotation.sin,
+        config.num_heads,
+    );
+    let key = graph.rotary_embedding(
+        &key,
+        &pass.rotation.cos,
+        &pass.rotation.sin,
+        config.num_kv_heads,
+    );
 
-    let cache_shape: [Dim; 4] = ["rows".into(), config.num_kv_heads.into(), "slots".into(), config.head_dim.into()];
+    let cache_shape: [Dim; 4] = [
+        "rows".into(),
+        config.num_kv_heads.into(),
+        "slots".into(),
+        config.head_dim.into(),
+    ];
     let past_key = graph.input(format!("past_key.{layer}"), DataType::Float, &cache_shape);
     let past_value = graph.input(format!("past_value.{layer}"), DataType::Float, &cache_shape);
     let [attended, present_key, present_value] = graph.group_query_attention(&CachedAttention {
@@ -61,7 +81,10 @@ pub fn text_attention(
         num_kv_heads: config.num_kv_heads,
         scale: 1.0 / (config.head_dim as f32).sqrt(),
     }); // [B, S, H*D]
-    for (present, name) in [(present_key, "present_key"), (present_value, "present_value")] {
+    for (present, name) in [
+        (present_key, "present_key"),
+        (present_value, "present_value"),
+    ] {
         let present = graph.rename(&present, format!("{name}.{layer}"));
         graph.output(&present, DataType::Float, &cache_shape);
     }
@@ -86,7 +109,11 @@ impl Slots {
         let shape: [Dim; 2] = dims.map(Dim::from);
         let slots = graph.input(format!("{name}_slots"), DataType::Int64, &shape);
         let mask = graph.input(format!("{name}_mask"), DataType::Bool, &shape); // [W, L], true = a real patch
-        let unslot = graph.input(format!("{name}_unslot"), DataType::Int64, &["patches".into()]);
+        let unslot = graph.input(
+            format!("{name}_unslot"),
+            DataType::Int64,
+            &["patches".into()],
+        );
         graph.scope(name);
         let mask = graph.unsqueeze(&mask, &[1, 2]); // [W, 1, 1, L]
         let square = graph.shape(&slots); // (W, L)
@@ -94,7 +121,11 @@ impl Slots {
         let one = graph.int64(&[1], &[1]);
         let square = graph.concat(&[&windows, &one, &length, &length], 0);
         let mask = graph.expand(&mask, &square); // [W, 1, L, L]
-        Self { slots, mask, unslot }
+        Self {
+            slots,
+            mask,
+            unslot,
+        }
     }
 }
 
@@ -126,7 +157,12 @@ pub fn vision_attention(
 }
 
 /// Turns each patch by its place: x `[N, E]`.
-fn rotate_patches(graph: &mut Graph, x: &Value, rotation: &Rotation, config: &VisionConfig) -> Value {
+fn rotate_patches(
+    graph: &mut Graph,
+    x: &Value,
+    rotation: &Rotation,
+    config: &VisionConfig,
+) -> Value {
     let x = graph.unsqueeze(x, &[0]); // [1, N, E]
     let x = graph.rotary_embedding(&x, &rotation.cos, &rotation.sin, config.num_heads);
     graph.reshape_to(&x, &[-1, size(config.hidden_size)]) // [N, E]

@@ -33,19 +33,42 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
     let mut graph = Graph::new("decoder", super::WEIGHTS_FILE);
     let graph = &mut graph;
 
-    let input_ids = graph.input("input_ids", DataType::Int64, &["rows".into(), "width".into()]);
-    let position_ids = graph.input("position_ids", DataType::Int64, &[3.into(), "rows".into(), "width".into()]);
-    let image_embeds = graph.input("image_embeds", DataType::Float, &["image_tokens".into(), text.hidden_size.into()]);
+    let input_ids = graph.input(
+        "input_ids",
+        DataType::Int64,
+        &["rows".into(), "width".into()],
+    );
+    let position_ids = graph.input(
+        "position_ids",
+        DataType::Int64,
+        &[3.into(), "rows".into(), "width".into()],
+    );
+    let image_embeds = graph.input(
+        "image_embeds",
+        DataType::Float,
+        &["image_tokens".into(), text.hidden_size.into()],
+    );
     let image_positions = graph.input("image_positions", DataType::Int64, &["image_tokens".into()]);
     let last_slots = graph.input("seqlens_k", DataType::Int32, &["rows".into()]);
     let total_length = graph.input("total_length", DataType::Int32, &[]);
     let logit_positions = graph.input("logit_positions", DataType::Int64, &["logit_rows".into()]);
 
     let embeddings = weights.tensor(graph, EMBED_TOKENS)?; // [V, E]
-    let mut hidden = embed(graph, &embeddings, &input_ids, &image_embeds, &image_positions); // [T, E]
+    let mut hidden = embed(
+        graph,
+        &embeddings,
+        &input_ids,
+        &image_embeds,
+        &image_positions,
+    ); // [T, E]
     let rotation = text_rotation(graph, &position_ids, text)?;
     let row_shape = row_shape(graph, &input_ids);
-    let pass = Pass { rotation, row_shape, last_slots, total_length };
+    let pass = Pass {
+        rotation,
+        row_shape,
+        last_slots,
+        total_length,
+    };
     for layer in 0..text.num_layers {
         hidden = decoder_layer(graph, weights, text, layer, &hidden, &pass)?;
     }
@@ -53,15 +76,29 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
     graph.scope("head");
     let wanted = graph.gather(&hidden, &logit_positions); // [R, E]
     let wanted = norm(graph, weights, text, FINAL_NORM, &wanted)?;
-    let head = if config.tie_word_embeddings { embeddings } else { weights.tensor(graph, LM_HEAD)? }; // [V, E]
+    let head = if config.tie_word_embeddings {
+        embeddings
+    } else {
+        weights.tensor(graph, LM_HEAD)?
+    }; // [V, E]
     let logits = graph.linear(&wanted, &head, None); // [R, V]
     let logits = graph.rename(&logits, "logits");
-    graph.output(&logits, DataType::Float, &["logit_rows".into(), text.vocab_size.into()]);
+    graph.output(
+        &logits,
+        DataType::Float,
+        &["logit_rows".into(), text.vocab_size.into()],
+    );
     Ok(std::mem::replace(graph, Graph::new("", "")).into_bytes())
 }
 
 /// Token embeddings `[T, E]`, those at image tokens replaced by the images'.
-fn embed(graph: &mut Graph, embeddings: &Value, input_ids: &Value, image_embeds: &Value, image_positions: &Value) -> Value {
+fn embed(
+    graph: &mut Graph,
+    embeddings: &Value,
+    input_ids: &Value,
+    image_embeds: &Value,
+    image_positions: &Value,
+) -> Value {
     graph.scope("embed");
     let flat_ids = graph.reshape_to(input_ids, &[-1]); // [T]
     let hidden = graph.gather(embeddings, &flat_ids); // [T, E]
@@ -86,18 +123,43 @@ fn decoder_layer(
     pass: &Pass,
 ) -> Result<Value> {
     graph.scope(format!("layers.{layer}.attention"));
-    let normed = norm(graph, weights, config, &text_layer(layer, "input_layernorm.weight"), hidden)?;
+    let normed = norm(
+        graph,
+        weights,
+        config,
+        &text_layer(layer, "input_layernorm.weight"),
+        hidden,
+    )?;
     let attended = text_attention(graph, weights, config, layer, &normed, pass)?;
     let hidden = graph.add(hidden, &attended);
 
     graph.scope(format!("layers.{layer}.mlp"));
-    let normed = norm(graph, weights, config, &text_layer(layer, "post_attention_layernorm.weight"), &hidden)?;
+    let normed = norm(
+        graph,
+        weights,
+        config,
+        &text_layer(layer, "post_attention_layernorm.weight"),
+        &hidden,
+    )?;
     let name = |tensor: &str| text_layer(layer, &format!("mlp.{tensor}"));
-    let gated = mlp(graph, weights, &normed, config.intermediate_size, false, name)?;
+    let gated = mlp(
+        graph,
+        weights,
+        &normed,
+        config.intermediate_size,
+        false,
+        name,
+    )?;
     Ok(graph.add(&hidden, &gated))
 }
 
-fn norm(graph: &mut Graph, weights: Weights<'_>, config: &TextConfig, name: &str, x: &Value) -> Result<Value> {
+fn norm(
+    graph: &mut Graph,
+    weights: Weights<'_>,
+    config: &TextConfig,
+    name: &str,
+    x: &Value,
+) -> Result<Value> {
     let weight = weights.tensor(graph, name)?;
     Ok(graph.rms_norm(x, &weight, config.rms_norm_eps as f32))
 }

@@ -16,11 +16,16 @@ pub fn mlp(
     has_bias: bool,
     name: impl Fn(&str) -> String,
 ) -> Result<Value> {
-    let gate_up_weight = weights.stacked(graph, &[name("gate_proj.weight"), name("up_proj.weight")])?; // [2F, E]
+    let gate_up_weight =
+        weights.stacked(graph, &[name("gate_proj.weight"), name("up_proj.weight")])?; // [2F, E]
     let down_weight = weights.matrix(graph, &name("down_proj.weight"))?;
     let (gate_up_bias, down_bias) = if has_bias {
-        let gate_up_bias = weights.stacked(graph, &[name("gate_proj.bias"), name("up_proj.bias")])?;
-        (Some(gate_up_bias), Some(weights.tensor(graph, &name("down_proj.bias"))?))
+        let gate_up_bias =
+            weights.stacked(graph, &[name("gate_proj.bias"), name("up_proj.bias")])?;
+        (
+            Some(gate_up_bias),
+            Some(weights.tensor(graph, &name("down_proj.bias"))?),
+        )
     } else {
         (None, None)
     };

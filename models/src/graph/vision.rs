@@ -37,10 +37,19 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
     let mut graph = Graph::new("vision", super::WEIGHTS_FILE);
     let graph = &mut graph;
 
-    let patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size * vision.patch_size;
-    let pixel_values = graph.input("pixel_values", DataType::Float, &["patches".into(), patch_dim.into()]);
+    let patch_dim =
+        vision.in_channels * vision.temporal_patch_size * vision.patch_size * vision.patch_size;
+    let pixel_values = graph.input(
+        "pixel_values",
+        DataType::Float,
+        &["patches".into(), patch_dim.into()],
+    );
     let patch_order = graph.input("patch_order", DataType::Int64, &["patches".into()]);
-    let rope_positions = graph.input("rope_positions", DataType::Int64, &["patches".into(), 2.into()]);
+    let rope_positions = graph.input(
+        "rope_positions",
+        DataType::Int64,
+        &["patches".into(), 2.into()],
+    );
     let windows = Slots::new(graph, "window", ["windows", "window_patches"]);
     let images = Slots::new(graph, "image", ["images", "image_patches"]);
     let token_order = graph.input("token_order", DataType::Int64, &["image_tokens".into()]);
@@ -48,18 +57,31 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
     let mut hidden = patch_embed(graph, weights, &pixel_values, &patch_order)?; // [N, E]
     let rotation = vision_rotation(graph, &rope_positions, vision);
     for block in 0..vision.depth {
-        let slots = if vision.full_attention_blocks.contains(&block) { &images } else { &windows };
+        let slots = if vision.full_attention_blocks.contains(&block) {
+            &images
+        } else {
+            &windows
+        };
         hidden = vision_layer(graph, weights, vision, block, &hidden, &rotation, slots)?;
     }
     let tokens = merge(graph, weights, vision, &hidden)?; // [N/G, text hidden], window order
     let tokens = graph.gather(&tokens, &token_order);
     let tokens = graph.rename(&tokens, "image_embeds");
-    graph.output(&tokens, DataType::Float, &["image_tokens".into(), vision.out_hidden_size.into()]);
+    graph.output(
+        &tokens,
+        DataType::Float,
+        &["image_tokens".into(), vision.out_hidden_size.into()],
+    );
     Ok(std::mem::replace(graph, Graph::new("", "")).into_bytes())
 }
 
 /// The patch convolution, whose stride is its size, as a matrix product: `[N, P]` to `[N, E]` in window order.
-fn patch_embed(graph: &mut Graph, weights: Weights<'_>, pixel_values: &Value, patch_order: &Value) -> Result<Value> {
+fn patch_embed(
+    graph: &mut Graph,
+    weights: Weights<'_>,
+    pixel_values: &Value,
+    patch_order: &Value,
+) -> Result<Value> {
     graph.scope("patch_embed");
     let weight = weights.matrix(graph, PATCH_EMBED)?; // [E, P]
     let patches = graph.gather(pixel_values, patch_order);
@@ -82,14 +104,31 @@ fn vision_layer(
     let hidden = graph.add(hidden, &attended);
 
     graph.scope(format!("blocks.{block}.mlp"));
-    let normed = norm(graph, weights, &vision_block(block, "norm2.weight"), &hidden)?;
+    let normed = norm(
+        graph,
+        weights,
+        &vision_block(block, "norm2.weight"),
+        &hidden,
+    )?;
     let name = |tensor: &str| vision_block(block, &format!("mlp.{tensor}"));
-    let gated = mlp(graph, weights, &normed, config.intermediate_size, true, name)?;
+    let gated = mlp(
+        graph,
+        weights,
+        &normed,
+        config.intermediate_size,
+        true,
+        name,
+    )?;
     Ok(graph.add(&hidden, &gated))
 }
 
 /// The merger: G neighbouring patches become one token of the language model.
-fn merge(graph: &mut Graph, weights: Weights<'_>, config: &VisionConfig, hidden: &Value) -> Result<Value> {
+fn merge(
+    graph: &mut Graph,
+    weights: Weights<'_>,
+    config: &VisionConfig,
+    hidden: &Value,
+) -> Result<Value> {
     graph.scope("merger");
     let normed = norm(graph, weights, &merger("ln_q.weight"), hidden)?;
     let merged_size = config.hidden_size * config.spatial_merge_size * config.spatial_merge_size;

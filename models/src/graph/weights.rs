@@ -40,7 +40,9 @@ impl<'a> Weights<'a> {
         for name in names {
             let (shape, offset) = self.find(name)?;
             if end.is_some_and(|end| end != offset) {
-                return Err(Error::Graph(format!("`{name}` does not follow its neighbour in the weights file")));
+                return Err(Error::Graph(format!(
+                    "`{name}` does not follow its neighbour in the weights file"
+                )));
             }
             start = start.or(Some(offset));
             end = Some(offset + shape.iter().product::<usize>() * size_of::<f32>());
@@ -53,8 +55,13 @@ impl<'a> Weights<'a> {
     }
 
     fn find(&self, name: &str) -> Result<(Vec<usize>, usize)> {
-        let found = self.layout.tensors.iter().find(|(spec, _)| spec.name == name);
-        let (spec, offset) = found.ok_or_else(|| Error::Graph(format!("the weights file has no `{name}`")))?;
+        let found = self
+            .layout
+            .tensors
+            .iter()
+            .find(|(spec, _)| spec.name == name);
+        let (spec, offset) =
+            found.ok_or_else(|| Error::Graph(format!("the weights file has no `{name}`")))?;
         Ok((spec.shape.clone(), *offset))
     }
 }

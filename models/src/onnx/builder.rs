@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use prost::Message;
 
 use super::proto::{
-    AttributeProto, AttributeType, DataLocation, DataType, DimensionProto, DimensionValue, GraphProto, ModelProto,
-    NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
-    ValueInfoProto,
+    AttributeProto, AttributeType, DataLocation, DataType, DimensionProto, DimensionValue,
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
 /// Version of the file format: the first that has operator set 23.
@@ -102,17 +102,33 @@ impl Graph {
     /// A small i64 constant; shape `[]` is a scalar.
     pub fn int64(&mut self, shape: &[usize], values: &[i64]) -> Value {
         let name = format!("int64{shape:?}{values:?}").replace(' ', "");
-        let bytes = || values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = || {
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect()
+        };
         self.constant(name, DataType::Int64, shape, bytes)
     }
 
     /// A small f32 constant under `name`.
     pub fn float(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Value {
-        let bytes = || values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = || {
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect()
+        };
         self.constant(name.to_owned(), DataType::Float, shape, bytes)
     }
 
-    fn constant(&mut self, name: String, data_type: DataType, shape: &[usize], bytes: impl FnOnce() -> Vec<u8>) -> Value {
+    fn constant(
+        &mut self,
+        name: String,
+        data_type: DataType,
+        shape: &[usize],
+        bytes: impl FnOnce() -> Vec<u8>,
+    ) -> Value {
         if self.initializer_names.insert(name.clone()) {
             self.initializers.push(TensorProto {
                 dims: dims(shape),
@@ -129,7 +145,10 @@ impl Graph {
     pub fn weight(&mut self, name: &str, shape: &[usize], offset: usize) -> Value {
         if self.initializer_names.insert(name.to_owned()) {
             let length = shape.iter().product::<usize>() * size_of::<f32>();
-            let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
+            let entry = |key: &str, value: String| StringStringEntryProto {
+                key: Some(key.to_owned()),
+                value: Some(value),
+            };
             self.initializers.push(TensorProto {
                 dims: dims(shape),
                 data_type: Some(DataType::Float.into()),
@@ -158,10 +177,15 @@ impl Graph {
         let name = format!("{}/{}_{}", self.scope, op_type, self.nodes.len());
         let outputs: Vec<Value> = match num_outputs {
             1 => vec![Value(name.clone())],
-            _ => (0..num_outputs).map(|index| Value(format!("{name}.{index}"))).collect(),
+            _ => (0..num_outputs)
+                .map(|index| Value(format!("{name}.{index}")))
+                .collect(),
         };
         self.nodes.push(NodeProto {
-            input: inputs.iter().map(|input| input.map(|value| value.0.clone()).unwrap_or_default()).collect(),
+            input: inputs
+                .iter()
+                .map(|input| input.map(|value| value.0.clone()).unwrap_or_default())
+                .collect(),
             output: outputs.iter().map(|output| output.0.clone()).collect(),
             name: Some(name),
             op_type: Some(op_type.to_owned()),
@@ -174,7 +198,10 @@ impl Graph {
     /// The file's bytes.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
-        let opset = |domain: &str, version| OperatorSetIdProto { domain: Some(domain.to_owned()), version: Some(version) };
+        let opset = |domain: &str, version| OperatorSetIdProto {
+            domain: Some(domain.to_owned()),
+            version: Some(version),
+        };
         ModelProto {
             ir_version: Some(IR_VERSION),
             producer_name: Some("tor".to_owned()),
@@ -193,26 +220,43 @@ impl Graph {
 
 /// An integer attribute.
 pub(super) fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto { name: Some(name.to_owned()), i: Some(value), r#type: Some(AttributeType::Int.into()), ..AttributeProto::default() }
+    AttributeProto {
+        name: Some(name.to_owned()),
+        i: Some(value),
+        r#type: Some(AttributeType::Int.into()),
+        ..AttributeProto::default()
+    }
 }
 
 /// A float attribute.
 pub(super) fn float(name: &str, value: f32) -> AttributeProto {
-    AttributeProto { name: Some(name.to_owned()), f: Some(value), r#type: Some(AttributeType::Float.into()), ..AttributeProto::default() }
+    AttributeProto {
+        name: Some(name.to_owned()),
+        f: Some(value),
+        r#type: Some(AttributeType::Float.into()),
+        ..AttributeProto::default()
+    }
 }
 
 fn value_info(value: &Value, data_type: DataType, shape: &[Dim]) -> ValueInfoProto {
     let dimension = |dim: &Dim| DimensionProto {
         value: Some(match dim {
-            Dim::Size(size) => DimensionValue::Size(size(*size)),
+            Dim::Size(dim) => DimensionValue::Size(size(*dim)),
             Dim::Name(name) => DimensionValue::Name((*name).to_owned()),
         }),
     };
     let tensor = TensorTypeProto {
         elem_type: Some(data_type.into()),
-        shape: Some(TensorShapeProto { dim: shape.iter().map(dimension).collect() }),
+        shape: Some(TensorShapeProto {
+            dim: shape.iter().map(dimension).collect(),
+        }),
     };
-    ValueInfoProto { name: Some(value.0.clone()), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+    ValueInfoProto {
+        name: Some(value.0.clone()),
+        r#type: Some(TypeProto {
+            tensor_type: Some(tensor),
+        }),
+    }
 }
 
 fn dims(shape: &[usize]) -> Vec<i64> {

@@ -37,7 +37,12 @@ impl Graph {
 
     /// Converts the element type.
     pub fn cast(&mut self, x: &Value, to: DataType) -> Value {
-        self.one("", "Cast", &[Some(x)], vec![int("to", i64::from(i32::from(to)))])
+        self.one(
+            "",
+            "Cast",
+            &[Some(x)],
+            vec![int("to", i64::from(i32::from(to)))],
+        )
     }
 
     /// The shape, i64.
@@ -74,16 +79,32 @@ impl Graph {
     }
 
     /// Cuts along `axis` into pieces of the sizes given.
-    pub fn split<const PARTS: usize>(&mut self, x: &Value, axis: i64, sizes: [usize; PARTS]) -> [Value; PARTS] {
+    pub fn split<const PARTS: usize>(
+        &mut self,
+        x: &Value,
+        axis: i64,
+        sizes: [usize; PARTS],
+    ) -> [Value; PARTS] {
         let sizes = self.int64(&[PARTS], &sizes.map(size));
-        let outputs = self.node("", "Split", &[Some(x), Some(&sizes)], PARTS, vec![int("axis", axis)]);
+        let outputs = self.node(
+            "",
+            "Split",
+            &[Some(x), Some(&sizes)],
+            PARTS,
+            vec![int("axis", axis)],
+        );
         let mut outputs = outputs.into_iter();
         std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
     }
 
     /// Rows of `x` by index along the first axis.
     pub fn gather(&mut self, x: &Value, indices: &Value) -> Value {
-        self.one("", "Gather", &[Some(x), Some(indices)], vec![int("axis", 0)])
+        self.one(
+            "",
+            "Gather",
+            &[Some(x), Some(indices)],
+            vec![int("axis", 0)],
+        )
     }
 
     /// A copy of `x` with the rows at `indices` (`[n, 1]`) replaced by `updates` (`[n, ...]`).
@@ -94,12 +115,22 @@ impl Graph {
     /// Sum over `axis`, which goes away.
     pub fn reduce_sum(&mut self, x: &Value, axis: i64) -> Value {
         let axes = self.int64(&[1], &[axis]);
-        self.one("", "ReduceSum", &[Some(x), Some(&axes)], vec![int("keepdims", 0)])
+        self.one(
+            "",
+            "ReduceSum",
+            &[Some(x), Some(&axes)],
+            vec![int("keepdims", 0)],
+        )
     }
 
     /// `x W^T + b`: x `[n, in]`, weight `[out, in]` as checkpoints store it, bias `[out]`.
     pub fn linear(&mut self, x: &Value, weight: &Value, bias: Option<&Value>) -> Value {
-        self.one("", "Gemm", &[Some(x), Some(weight), bias], vec![int("transB", 1)])
+        self.one(
+            "",
+            "Gemm",
+            &[Some(x), Some(weight), bias],
+            vec![int("transB", 1)],
+        )
     }
 
     /// `x / sqrt(mean(x^2) + epsilon) * weight` over the last axis, in f32.
@@ -109,17 +140,40 @@ impl Graph {
     }
 
     /// Rotates halves of each head: x `[B, S, heads * D]`, cos and sin `[B, S, D/2]`.
-    pub fn rotary_embedding(&mut self, x: &Value, cos: &Value, sin: &Value, num_heads: usize) -> Value {
+    pub fn rotary_embedding(
+        &mut self,
+        x: &Value,
+        cos: &Value,
+        sin: &Value,
+        num_heads: usize,
+    ) -> Value {
         let attributes = vec![int("num_heads", size(num_heads)), int("interleaved", 0)];
-        self.one("", "RotaryEmbedding", &[Some(x), Some(cos), Some(sin)], attributes)
+        self.one(
+            "",
+            "RotaryEmbedding",
+            &[Some(x), Some(cos), Some(sin)],
+            attributes,
+        )
     }
 
     /// Attention without a cache, over all keys that the mask allows: q, k, v `[B, S, heads * D]`, mask bool
     /// `[B, 1, S, S]`; scores are scaled by `1 / sqrt(D)`.
-    pub fn attention(&mut self, query: &Value, key: &Value, value: &Value, mask: &Value, num_heads: usize) -> Value {
+    pub fn attention(
+        &mut self,
+        query: &Value,
+        key: &Value,
+        value: &Value,
+        mask: &Value,
+        num_heads: usize,
+    ) -> Value {
         let heads = size(num_heads);
         let attributes = vec![int("q_num_heads", heads), int("kv_num_heads", heads)];
-        self.one("", "Attention", &[Some(query), Some(key), Some(value), Some(mask)], attributes)
+        self.one(
+            "",
+            "Attention",
+            &[Some(query), Some(key), Some(value), Some(mask)],
+            attributes,
+        )
     }
 
     /// Causal attention over a cache, which gets the new keys and values (ONNX Runtime): query `[B, S, H * D]`,
@@ -132,7 +186,16 @@ impl Graph {
             int("do_rotary", 0),
             float("scale", i.scale),
         ];
-        let inputs = [i.query, i.key, i.value, i.past_key, i.past_value, i.last_slots, i.total_length].map(Some);
+        let inputs = [
+            i.query,
+            i.key,
+            i.value,
+            i.past_key,
+            i.past_value,
+            i.last_slots,
+            i.total_length,
+        ]
+        .map(Some);
         let outputs = self.node(MICROSOFT, "GroupQueryAttention", &inputs, 3, attributes);
         let mut outputs = outputs.into_iter();
         std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
@@ -151,8 +214,12 @@ impl Graph {
         attributes: Vec<super::proto::AttributeProto>,
     ) -> Value {
         // A trailing input that is left out is not written at all.
-        let used = inputs.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        self.node(domain, op_type, &inputs[..used], 1, attributes).remove(0)
+        let used = inputs
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |last| last + 1);
+        self.node(domain, op_type, &inputs[..used], 1, attributes)
+            .remove(0)
     }
 }
 

@@ -40,7 +40,12 @@ impl KvCache {
     /// Bytes that a cache of this size may come to hold, keys and values of all layers.
     #[must_use]
     pub fn bytes(config: &TextConfig, rows: usize, slots: usize) -> usize {
-        2 * config.num_layers * rows * config.num_kv_heads * slots * config.head_dim * size_of::<f32>()
+        2 * config.num_layers
+            * rows
+            * config.num_kv_heads
+            * slots
+            * config.head_dim
+            * size_of::<f32>()
     }
 
     /// Rows (B).
@@ -70,14 +75,28 @@ impl KvCache {
 
     /// Copies the first `length` tokens of `from[source]` into every row of `targets`: a prompt prefilled once
     /// becomes the start of each response of its group.
-    pub fn copy_rows(&mut self, from: &Self, source: usize, targets: Range<usize>, length: usize) -> Result<()> {
+    pub fn copy_rows(
+        &mut self,
+        from: &Self,
+        source: usize,
+        targets: Range<usize>,
+        length: usize,
+    ) -> Result<()> {
         self.check_row(targets.end.saturating_sub(1), length)?;
         from.check_row(source, length)?;
-        if (self.kv_heads, self.head_dim, self.keys.len()) != (from.kv_heads, from.head_dim, from.keys.len()) {
-            return Err(Error::Cache { reason: "the two caches belong to different models".to_owned() });
+        if (self.kv_heads, self.head_dim, self.keys.len())
+            != (from.kv_heads, from.head_dim, from.keys.len())
+        {
+            return Err(Error::Cache {
+                reason: "the two caches belong to different models".to_owned(),
+            });
         }
         let tokens = length * self.head_dim;
-        let pairs = self.keys.iter_mut().zip(&from.keys).chain(self.values.iter_mut().zip(&from.values));
+        let pairs = self
+            .keys
+            .iter_mut()
+            .zip(&from.keys)
+            .chain(self.values.iter_mut().zip(&from.values));
         for (to, from_buffer) in pairs {
             for head in 0..self.kv_heads {
                 let start = (source * self.kv_heads + head) * from.slots * self.head_dim;
@@ -101,7 +120,10 @@ impl KvCache {
             for head in 0..self.kv_heads {
                 let stride = self.slots * self.head_dim;
                 let start = (source * self.kv_heads + head) * stride;
-                buffer.copy_within(start..start + tokens, (target * self.kv_heads + head) * stride);
+                buffer.copy_within(
+                    start..start + tokens,
+                    (target * self.kv_heads + head) * stride,
+                );
             }
         }
         Ok(())
@@ -120,7 +142,10 @@ impl KvCache {
     fn check_row(&self, row: usize, length: usize) -> Result<()> {
         if row >= self.rows || length > self.slots {
             return Err(Error::Cache {
-                reason: format!("row {row} with {length} tokens of a cache of {} rows, {} slots", self.rows, self.slots),
+                reason: format!(
+                    "row {row} with {length} tokens of a cache of {} rows, {} slots",
+                    self.rows, self.slots
+                ),
             });
         }
         Ok(())
@@ -132,7 +157,11 @@ mod tests {
     use super::*;
 
     fn cache(rows: usize, slots: usize) -> KvCache {
-        let buffer = |layer: usize| (0..rows * 2 * slots * 3).map(|i| (1000 * layer + i) as f32).collect::<Vec<_>>();
+        let buffer = |layer: usize| {
+            (0..rows * 2 * slots * 3)
+                .map(|i| (1000 * layer + i) as f32)
+                .collect::<Vec<_>>()
+        };
         KvCache {
             keys: vec![buffer(0), buffer(1)],
             values: vec![buffer(2), buffer(3)],
@@ -158,7 +187,10 @@ mod tests {
             for head in 0..2 {
                 for slot in 0..4 {
                     for row in 1..3 {
-                        assert_eq!(token(&group, layer, row, head, slot), token(&prompt, layer, 1, head, slot));
+                        assert_eq!(
+                            token(&group, layer, row, head, slot),
+                            token(&prompt, layer, 1, head, slot)
+                        );
                     }
                 }
             }
