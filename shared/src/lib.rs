@@ -1,3 +1,4 @@
 //! What the two programs agree on.
 
 pub mod config;
+pub mod telemetry;

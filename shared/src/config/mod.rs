@@ -55,3 +55,6 @@ pub struct RunConfig {
     /// `[learner]`
     pub learner: LearnerArgs,
 }
+
+#[cfg(test)]
+mod tests;
