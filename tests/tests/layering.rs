@@ -31,11 +31,21 @@ const ALLOWED_DEV: [(&str, &str); 3] = [
 #[test]
 fn crates_import_only_what_the_design_allows() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
 
     let mut edges = BTreeSet::new();
@@ -49,9 +59,15 @@ fn crates_import_only_what_the_design_allows() {
         }
     }
     // The programs import what they are made of: an empty list would mean that this test reads nothing.
-    assert!(edges.contains(&("rollout", "ort", false)) && edges.contains(&("learner", "tch", false)));
+    assert!(
+        edges.contains(&("rollout", "ort", false)) && edges.contains(&("learner", "tch", false))
+    );
     for (from, to, is_dev) in edges {
-        let allowed = ALLOWED.contains(&(from, to)) || (is_dev && ALLOWED_DEV.contains(&(from, to)));
-        assert!(allowed, "`{from}` must not depend on `{to}` (see the layout in the README)");
+        let allowed =
+            ALLOWED.contains(&(from, to)) || (is_dev && ALLOWED_DEV.contains(&(from, to)));
+        assert!(
+            allowed,
+            "`{from}` must not depend on `{to}` (see the layout in the README)"
+        );
     }
 }
