@@ -249,3 +249,121 @@ fn reference_kl(estimator: KlEstimator, policy_logprob: f64, reference_logprob: 
 pub fn k3(log_ratio: f32) -> f32 {
     narrow(reference_kl(KlEstimator::K3, 0.0, f64::from(log_ratio)).value)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings() -> LossSettings {
+        LossSettings {
+            clip_low: 0.2,
+            clip_high: 0.28,
+            dual_clip: None,
+            kl_coef: 0.0,
+            kl_estimator: KlEstimator::K3,
+            kl_weighted: false,
+            aggregation: Aggregation::TokenMean,
+            normaliser: TorNormaliser::ResponseTokens,
+        }
+    }
+
+    /// Loss and gradient of one token at a log-ratio to the rollout's and to the reference's logprob.
+    fn one_token(settings: &LossSettings, log_ratio: f32, advantage: f32, to_reference: f32) -> (f64, f32, LossSums) {
+        let tokens = ResponseTokens {
+            policy_logprobs: &[log_ratio - 3.0],
+            rollout_logprobs: &[-3.0],
+            reference_logprobs: &[log_ratio - 3.0 - to_reference],
+            weights: &[0.5],
+            advantage,
+        };
+        let (mut sums, mut gradient) = (LossSums::default(), [f32::NAN]);
+        response_loss(settings, &tokens, (1.0, 1.0), &mut sums, &mut gradient);
+        (sums.loss(settings), gradient[0], sums)
+    }
+
+    #[test]
+    fn clips_only_where_the_objective_would_grow() {
+        let settings = settings();
+        let cut = |log_ratio, advantage| {
+            let (loss, gradient, sums) = one_token(&settings, log_ratio, advantage, 0.0);
+            (loss, gradient != 0.0, sums.num_clipped_high, sums.num_clipped_low)
+        };
+        assert_eq!(cut(1.0, 2.0), (-0.5 * 1.28 * 2.0, false, 1, 0));
+        assert_eq!(cut(-1.0, -2.0), (0.5 * 0.8 * 2.0, false, 0, 1));
+        let (loss, has_gradient, high, low) = cut(1.0, -2.0);
+        assert!((loss - 1.0_f64.exp()).abs() < 1e-12 && has_gradient && high == 0 && low == 0);
+        assert!(cut(-1.0, 2.0).1);
+        // On policy: ratio 1, nothing cut, gradient -w A.
+        assert_eq!(one_token(&settings, 0.0, 2.0, 0.0).1, -1.0);
+    }
+
+    #[test]
+    fn dual_clip_bounds_the_loss_of_bad_tokens() {
+        let settings = LossSettings { dual_clip: Some(3.0), ..settings() };
+        let (loss, gradient, sums) = one_token(&settings, 2.0, -1.0, 0.0);
+        assert_eq!((loss, gradient, sums.num_dual_clipped), (1.5, 0.0, 1));
+        assert_eq!(one_token(&settings, 1.0, -1.0, 0.0).2.num_dual_clipped, 0);
+    }
+
+    #[test]
+    fn far_off_ratios_stay_finite_and_give_no_gradient() {
+        let settings = LossSettings { kl_coef: 0.01, ..settings() };
+        for log_ratio in [-500.0, 500.0] {
+            for advantage in [-1.0, 1.0] {
+                let (loss, gradient, _) = one_token(&settings, log_ratio, advantage, log_ratio);
+                assert!(loss.is_finite() && gradient == 0.0, "{log_ratio} {advantage}: {loss} {gradient}");
+            }
+        }
+        assert_eq!(k3(5.0), 10.0);
+    }
+
+    #[test]
+    fn a_response_of_zero_weights_counts_in_the_mean_over_responses() {
+        let weights = [1.0, 0.5, 0.0, 0.0, 0.0];
+        let settings = LossSettings {
+            aggregation: Aggregation::SequenceMean,
+            normaliser: TorNormaliser::Weights,
+            ..settings()
+        };
+        let normaliser = Normaliser::new(&settings, &weights, &[0..3, 3..5]);
+        assert_eq!(normaliser.policy, [1.0 / 3.0, 0.0]);
+        assert_eq!(normaliser.kl, [1.0 / 6.0, 0.25]);
+        let settings = LossSettings { normaliser: TorNormaliser::Selected, aggregation: Aggregation::TokenMean, ..settings };
+        assert_eq!(Normaliser::new(&settings, &weights, &[0..3, 3..5]).policy, [0.5, 0.5]);
+    }
+
+    fn estimators() -> impl Strategy<Value = KlEstimator> {
+        prop_oneof![
+            Just(KlEstimator::K1),
+            Just(KlEstimator::K2),
+            Just(KlEstimator::K3),
+            Just(KlEstimator::Abs),
+            Just(KlEstimator::Off)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn derivatives_match_finite_differences(
+            log_ratio in -1.5_f64..1.5,
+            advantage in -2.0_f64..2.0,
+            to_reference in -1.5_f64..1.5,
+            kl_estimator in estimators(),
+            dual in any::<bool>(),
+        ) {
+            let settings = LossSettings { kl_estimator, dual_clip: dual.then_some(3.0), ..settings() };
+            let step = 1e-5;
+            // Not at a kink, where there is no derivative.
+            let kinks = [0.8_f64.ln(), 1.28_f64.ln(), 3.0_f64.ln()];
+            prop_assume!(kinks.iter().all(|kink| (log_ratio - kink).abs() > 2.0 * step) && to_reference.abs() > 2.0 * step);
+            let loss = |x: f64| surrogate(&settings, x, advantage).loss;
+            let numeric = (loss(log_ratio + step) - loss(log_ratio - step)) / (2.0 * step);
+            prop_assert!((numeric - surrogate(&settings, log_ratio, advantage).derivative).abs() < 1e-6);
+            let kl = |x: f64| reference_kl(kl_estimator, x, 0.0).value;
+            let numeric = (kl(to_reference + step) - kl(to_reference - step)) / (2.0 * step);
+            prop_assert!((numeric - reference_kl(kl_estimator, to_reference, 0.0).derivative).abs() < 1e-6);
+        }
+    }
+}
