@@ -4,6 +4,8 @@
 //!
 //! The algorithm, plain data and arithmetic:
 //! - [`advantage`]: how much better a response did than its group
+//! - [`loss`]: the clipped surrogate and the KL term, with their derivatives
+//! - [`optimizer`]: AdamW, gradient clipping, learning-rate schedule
 //!
 //! The policy, on libtorch:
 //! - [`model`]: Qwen2.5-VL; a group's prompt is computed once
@@ -13,5 +15,7 @@
 
 pub mod advantage;
 pub mod logprobs;
+pub mod loss;
 pub mod model;
 mod numbers;
+pub mod optimizer;
