@@ -1,4 +1,35 @@
-//! What the two programs agree on.
+//! What the two programs agree on. Imports none of ours.
+//!
+//! # Layout
+//!
+//! - `ids`, `record`, `codec`: a group record and its bytes
+//! - `ring`: the queue that records travel through, one per rollout process
+//! - `control`: newest policy version, tickets and seats, one page per run
+//! - `weights`: publications of a policy
+//! - `run_dir`: the folder that all of these live in
+//! - `config`: one `RunConfig`: defaults < file < command line
+//! - `telemetry`: log lines, progress, metrics
+//! - `error`: what can go wrong between the programs, by cause
+//!
+//! Under `--cfg loom` only what loom explores is built.
 
+#[cfg(not(loom))]
+pub mod codec;
+#[cfg(not(loom))]
 pub mod config;
+#[cfg(not(loom))]
+pub mod control;
+pub mod error;
+#[cfg(not(loom))]
+pub mod ids;
+#[cfg(not(loom))]
+pub mod record;
+pub mod ring;
+#[cfg(not(loom))]
+pub mod run_dir;
+#[cfg(not(loom))]
 pub mod telemetry;
+#[cfg(not(loom))]
+pub mod weights;
+
+pub use error::{Error, Result};
