@@ -3,7 +3,9 @@
 //! # Layout
 //!
 //! The algorithm, plain data and arithmetic:
+//! - [`batch`]: a rollout batch, response tokens in flat arrays; micro-batches
 //! - [`advantage`]: how much better a response did than its group
+//! - [`token_weights`]: the ToR sets and weights
 //! - [`loss`]: the clipped surrogate and the KL term, with their derivatives
 //! - [`optimizer`]: AdamW, gradient clipping, learning-rate schedule
 //!
@@ -14,8 +16,10 @@
 //! Read `train.rs` first.
 
 pub mod advantage;
+pub mod batch;
 pub mod logprobs;
 pub mod loss;
 pub mod model;
 mod numbers;
 pub mod optimizer;
+pub mod token_weights;
