@@ -1,8 +1,11 @@
 //! The image half of Hugging Face's processor: decode, resize, patches, each a pure function of its input.
 
+use std::path::Path;
+
 use super::settings::ImageSettings;
 use super::{Patches, RgbImage, bicubic, decode, patches, target_size};
 use crate::Result;
+use crate::config::VisionConfig;
 
 /// Turns image files into patches. Cheap to share between threads; every method is a pure function.
 #[derive(Debug, Clone)]
@@ -17,6 +20,13 @@ impl ImageProcessor {
     pub fn new(settings: ImageSettings) -> Self {
         let levels = patches::Levels::new(&settings);
         Self { settings, levels }
+    }
+
+    /// Reads `preprocessor_config.json` of a model folder and checks that its patch sizes are those of the vision tower.
+    pub fn from_dir(dir: &Path, vision: &VisionConfig) -> Result<Self> {
+        let settings = ImageSettings::from_dir(dir)?;
+        settings.check_against(dir, vision)?;
+        Ok(Self::new(settings))
     }
 
     /// The settings in use.

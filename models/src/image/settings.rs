@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::config::VisionConfig;
 use crate::{Error, Result};
 
 /// The file that most folders have.
@@ -94,6 +95,28 @@ impl ImageSettings {
     #[must_use]
     pub fn side_factor(&self) -> u32 {
         u32::try_from(self.patch_size * self.merge_size).unwrap_or(u32::MAX)
+    }
+
+    /// Patch sizes must be those of the vision tower, or the patches would not fit its first layer.
+    pub(super) fn check_against(&self, dir: &Path, vision: &VisionConfig) -> Result<()> {
+        for (key, got, expected) in [
+            ("patch_size", self.patch_size, vision.patch_size),
+            (
+                "temporal_patch_size",
+                self.temporal_patch_size,
+                vision.temporal_patch_size,
+            ),
+            ("merge_size", self.merge_size, vision.spatial_merge_size),
+        ] {
+            if got != expected {
+                return Err(Error::Config {
+                    path: dir.join(FILE),
+                    key: key.to_owned(),
+                    problem: format!("is {got}, but config.json's vision_config has {expected}"),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn from_object(keys: &Keys<'_>) -> Result<Self> {
