@@ -1,5 +1,5 @@
-//! PIL's bicubic resize (`a = -0.5`, widened when shrinking), bit for bit: two passes, horizontal first, coefficients
-//! in 22-bit fixed point, each pass rounded and clamped to 8 bits.
+//! PIL's bicubic resize (`a = -0.5`, widened when shrinking), bit for bit: two passes, coefficients in 22-bit fixed
+//! point, each pass rounded and clamped to 8 bits.
 
 use super::RgbImage;
 use crate::{Error, Result};
@@ -27,20 +27,40 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
             image.pixels.len()
         )));
     }
-    let mut pixels = std::borrow::Cow::Borrowed(&image.pixels);
-    if width != image.width {
-        let taps = Taps::new(source_width, width as usize);
-        pixels = std::borrow::Cow::Owned(horizontal(&pixels, source_width, &taps));
-    }
-    if height != image.height {
-        let taps = Taps::new(source_height, height as usize);
-        pixels = std::borrow::Cow::Owned(vertical(&pixels, width as usize * CHANNELS, &taps));
-    }
+    let across = |pixels: Vec<u8>| match width == image.width {
+        true => pixels,
+        false => horizontal(
+            &pixels,
+            source_width,
+            &Taps::new(source_width, width as usize),
+        ),
+    };
+    let down = |pixels: Vec<u8>, width: u32| match height == image.height {
+        true => pixels,
+        false => vertical(
+            &pixels,
+            width as usize * CHANNELS,
+            &Taps::new(source_height, height as usize),
+        ),
+    };
+    let pixels = image.pixels.clone();
+    let pixels = match is_vertical_first(image, width, height) {
+        true => across(down(pixels, image.width)),
+        false => down(across(pixels), width),
+    };
     Ok(RgbImage {
         width,
         height,
-        pixels: pixels.into_owned(),
+        pixels,
     })
+}
+
+/// The order of the passes shows in the last bits. PIL (since 13) goes vertically first when the height loses more than
+/// twice what the width loses.
+fn is_vertical_first(image: &RgbImage, width: u32, height: u32) -> bool {
+    let height_loss = i64::from(image.height) - i64::from(height);
+    let width_loss = i64::from(image.width) - i64::from(width);
+    height_loss > 0 && height_loss > 2 * width_loss
 }
 
 /// For each output position: the first input position it reads, and the coefficients from there on.

@@ -126,10 +126,7 @@ fn to_rgb(decoded: DynamicImage, png: Option<PngLayout>) -> Vec<u8> {
             flatten::grey_alpha(&image)
         }
         DynamicImage::ImageLuma16(image) => flatten::grey16(&image),
-        // Alpha that came from a transparent level; PIL ignores it for 16-bit grey.
-        DynamicImage::ImageLumaA16(image) if grey_bits.is_some() => {
-            flatten::grey16(&image.pixels().map(|pixel| pixel.0[0]).collect::<Vec<_>>())
-        }
+        DynamicImage::ImageLumaA16(image) if grey_bits.is_some() => flatten::grey16_alpha(&image),
         DynamicImage::ImageLumaA16(image) => flatten::grey_alpha(&flatten::high_bytes(&image)),
         DynamicImage::ImageRgb16(image) => flatten::high_bytes(&image),
         DynamicImage::ImageRgba16(image) => flatten::rgb_alpha(&flatten::high_bytes(&image)),

@@ -4,8 +4,25 @@
 pub(super) fn grey16(samples: &[u16]) -> Vec<u8> {
     samples
         .iter()
-        .flat_map(|&grey| [u8::try_from(grey).unwrap_or(u8::MAX); 3])
+        .flat_map(|&grey| [clamp16(grey); 3])
         .collect()
+}
+
+/// 16-bit grey whose alpha says which level is transparent: PIL compares that level with the clamped samples.
+pub(super) fn grey16_alpha(samples: &[u16]) -> Vec<u8> {
+    let pixels = samples.chunks_exact(2);
+    let level = pixels
+        .clone()
+        .find(|pixel| pixel[1] == 0)
+        .and_then(|pixel| u8::try_from(pixel[0]).ok());
+    let shown = |grey: u8| if Some(grey) == level { u8::MAX } else { grey };
+    pixels
+        .flat_map(|pixel| [shown(clamp16(pixel[0])); 3])
+        .collect()
+}
+
+fn clamp16(grey: u16) -> u8 {
+    u8::try_from(grey).unwrap_or(u8::MAX)
 }
 
 /// 8-bit grey.
@@ -67,12 +84,13 @@ pub(super) fn inverted_cmyk(samples: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// YCCK: libjpeg turns YCC into inverted RGB, PIL inverts it back, so the three inks are plain RGB here.
+/// YCCK: libjpeg turns YCC into the complement of RGB, which is then CMYK as above.
 pub(super) fn ycck(samples: &[u8]) -> Vec<u8> {
     samples
         .chunks_exact(4)
         .flat_map(|pixel| {
-            ycc_pixel(pixel[0], pixel[1], pixel[2]).map(|ink| under_black(ink, pixel[3]))
+            ycc_pixel(pixel[0], pixel[1], pixel[2])
+                .map(|sample| under_black(u8::MAX - sample, pixel[3]))
         })
         .collect()
 }
