@@ -59,20 +59,18 @@ impl Message {
             [Content::Text(text)] => Value::from(text.as_str()),
             parts => parts.iter().map(Content::to_value).collect(),
         };
-        [
+        Value::from_pairs([
             ("role", Value::from(self.role.as_str())),
             ("content", content),
-        ]
-        .into_iter()
-        .collect()
+        ])
     }
 }
 
 impl Content {
     fn to_value(&self) -> Value {
         match self {
-            Self::Text(text) => [("type", "text"), ("text", text)].into_iter().collect(),
-            Self::Image => [("type", "image")].into_iter().collect(),
+            Self::Text(text) => Value::from_pairs([("type", "text"), ("text", text)]),
+            Self::Image => Value::from_pairs([("type", "image")]),
         }
     }
 }
@@ -162,11 +160,11 @@ impl ChatTemplate {
             .environment
             .get_template(NAME)
             .map_err(template_error)?;
-        let tokens: Value = self
+        let tokens = self
             .special_tokens
             .iter()
-            .map(|(key, token)| (*key, Value::from(token.as_str())))
-            .collect();
+            .map(|(key, token)| (*key, token.as_str()));
+        let tokens = Value::from_pairs(tokens);
         let messages: Value = messages.iter().map(Message::to_value).collect();
         template
             .render(context! { messages, add_generation_prompt, tools => (), ..tokens })
