@@ -60,20 +60,41 @@ impl Normaliser {
     /// responses; a response (or batch) whose sum is 0 contributes 0 and still counts.
     #[must_use]
     pub fn new(settings: &LossSettings, weights: &[f32], responses: &[Range<usize>]) -> Self {
-        let policy = factors(settings.aggregation, settings.normaliser, weights, responses);
+        let policy = factors(
+            settings.aggregation,
+            settings.normaliser,
+            weights,
+            responses,
+        );
         let kl = match settings.kl_weighted {
             true => policy.clone(),
-            false => factors(settings.aggregation, TorNormaliser::ResponseTokens, weights, responses),
+            false => factors(
+                settings.aggregation,
+                TorNormaliser::ResponseTokens,
+                weights,
+                responses,
+            ),
         };
         Self { policy, kl }
     }
 }
 
-fn factors(aggregation: Aggregation, normaliser: TorNormaliser, weights: &[f32], responses: &[Range<usize>]) -> Vec<f64> {
+fn factors(
+    aggregation: Aggregation,
+    normaliser: TorNormaliser,
+    weights: &[f32],
+    responses: &[Range<usize>],
+) -> Vec<f64> {
     let sums = responses.iter().map(|response| match normaliser {
         TorNormaliser::ResponseTokens => response.len() as f64,
-        TorNormaliser::Weights => weights[response.clone()].iter().map(|&w| f64::from(w)).sum(),
-        TorNormaliser::Selected => weights[response.clone()].iter().filter(|w| **w != 0.0).count() as f64,
+        TorNormaliser::Weights => weights[response.clone()]
+            .iter()
+            .map(|&w| f64::from(w))
+            .sum(),
+        TorNormaliser::Selected => weights[response.clone()]
+            .iter()
+            .filter(|w| **w != 0.0)
+            .count() as f64,
     });
     match aggregation {
         Aggregation::TokenMean => {
@@ -170,7 +191,11 @@ pub fn response_loss(
         let mut derivative = policy_factor * weight * surrogate.derivative;
 
         if settings.has_kl() {
-            let kl = reference_kl(settings.kl_estimator, policy_logprob, f64::from(tokens.reference_logprobs[index]));
+            let kl = reference_kl(
+                settings.kl_estimator,
+                policy_logprob,
+                f64::from(tokens.reference_logprobs[index]),
+            );
             let kl_weight = if settings.kl_weighted { weight } else { 1.0 };
             sums.kl_loss += kl_factor * kl_weight * kl.value;
             derivative += settings.kl_coef * kl_factor * kl_weight * kl.derivative;
@@ -182,7 +207,8 @@ pub fn response_loss(
 /// Whether a token can have a gradient: where not, the network need not be differentiated at it.
 #[must_use]
 pub fn needs_gradient(settings: &LossSettings, weight: f32, advantage: f32) -> bool {
-    (weight != 0.0 && advantage != 0.0) || (settings.has_kl() && (!settings.kl_weighted || weight != 0.0))
+    (weight != 0.0 && advantage != 0.0)
+        || (settings.has_kl() && (!settings.kl_weighted || weight != 0.0))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -207,15 +233,31 @@ fn surrogate(settings: &LossSettings, log_ratio: f64, advantage: f64) -> Surroga
         && advantage < 0.0
         && ratio.max(clipped_ratio) > limit
     {
-        return Surrogate { loss: -limit * advantage, derivative: 0.0, cut: Cut::Dual };
+        return Surrogate {
+            loss: -limit * advantage,
+            derivative: 0.0,
+            cut: Cut::Dual,
+        };
     }
     if clipped_ratio * advantage < ratio * advantage {
-        let cut = if ratio > clipped_ratio { Cut::High } else { Cut::Low };
-        return Surrogate { loss: -clipped_ratio * advantage, derivative: 0.0, cut };
+        let cut = if ratio > clipped_ratio {
+            Cut::High
+        } else {
+            Cut::Low
+        };
+        return Surrogate {
+            loss: -clipped_ratio * advantage,
+            derivative: 0.0,
+            cut,
+        };
     }
     let is_clamped = log_ratio.abs() > MAX_LOG_RATIO;
     let derivative = if is_clamped { 0.0 } else { -ratio * advantage };
-    Surrogate { loss: -ratio * advantage, derivative, cut: Cut::None }
+    Surrogate {
+        loss: -ratio * advantage,
+        derivative,
+        cut: Cut::None,
+    }
 }
 
 struct Kl {
@@ -227,19 +269,42 @@ struct Kl {
 fn reference_kl(estimator: KlEstimator, policy_logprob: f64, reference_logprob: f64) -> Kl {
     let difference = policy_logprob - reference_logprob;
     match estimator {
-        KlEstimator::Off => Kl { value: 0.0, derivative: 0.0 },
-        KlEstimator::K1 => Kl { value: difference, derivative: 1.0 },
-        KlEstimator::K2 => Kl { value: 0.5 * difference * difference, derivative: difference },
+        KlEstimator::Off => Kl {
+            value: 0.0,
+            derivative: 0.0,
+        },
+        KlEstimator::K1 => Kl {
+            value: difference,
+            derivative: 1.0,
+        },
+        KlEstimator::K2 => Kl {
+            value: 0.5 * difference * difference,
+            derivative: difference,
+        },
         KlEstimator::Abs => {
-            let sign = if difference == 0.0 { 0.0 } else { difference.signum() };
-            Kl { value: difference.abs(), derivative: sign }
+            let sign = if difference == 0.0 {
+                0.0
+            } else {
+                difference.signum()
+            };
+            Kl {
+                value: difference.abs(),
+                derivative: sign,
+            }
         }
         KlEstimator::K3 => {
             let log_ratio = (-difference).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
             let value = log_ratio.exp() - log_ratio - 1.0;
             let is_clamped = value > MAX_K3 || difference.abs() > MAX_LOG_RATIO;
-            let derivative = if is_clamped { 0.0 } else { 1.0 - log_ratio.exp() };
-            Kl { value: value.min(MAX_K3), derivative }
+            let derivative = if is_clamped {
+                0.0
+            } else {
+                1.0 - log_ratio.exp()
+            };
+            Kl {
+                value: value.min(MAX_K3),
+                derivative,
+            }
         }
     }
 }

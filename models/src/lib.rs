@@ -13,11 +13,13 @@
 //! | [`processor`] | messages and images to a prompt, and to its blanked forms |
 //! | [`onnx`] | ONNX as a file format: messages, a graph under construction, operators |
 //! | [`graph`] | Qwen2.5-VL as ONNX graphs |
+//! | [`export`] | a checkpoint to an ONNX folder |
 
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod graph;
 pub mod image;
 mod json;

@@ -2,6 +2,9 @@
 //! publication, the ONNX graphs point into it.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use serde_json::{Map, json};
 
@@ -54,6 +57,17 @@ impl F32Layout {
             total_bytes: offset,
             index,
         }
+    }
+
+    /// Whether the file at `path` has this layout: the same size and the same table.
+    pub fn matches(&self, path: &Path) -> std::io::Result<bool> {
+        let mut file = File::open(path)?;
+        if file.metadata()?.len() != self.total_bytes as u64 {
+            return Ok(false);
+        }
+        let mut header = vec![0; self.header.len()];
+        file.read_exact(&mut header)?;
+        Ok(header == self.header)
     }
 
     /// Byte offset in the file of a tensor's first element.

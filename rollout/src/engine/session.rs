@@ -6,14 +6,13 @@
     reason = "a key/value cache is lent to ONNX Runtime as past and present at once, by pointer"
 )]
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
 use models::checkpoint::F32Layout;
 use models::config::ModelConfig;
+use models::graph::WEIGHTS_FILE;
 use models::image::Grid;
 use models::positions::{Slots, VisionPlan, vision_plan};
 use ort::AsPointer;
@@ -27,9 +26,6 @@ use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use super::cache::KvCache;
 use super::library;
 use crate::error::{Error, Result};
-
-/// File name that the graphs give as the place of their weights.
-const WEIGHTS_FILE: &str = "model.safetensors";
 
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -564,35 +560,22 @@ fn log(level: ort::logging::LogLevel, location: &str, message: &str) {
 
 /// Refuses a file that is not in the layout that the graphs point into.
 fn check_weights(path: &Path, layout: &F32Layout) -> Result<()> {
-    let refused = |reason: String| Error::Weights {
+    let refused = |reason: &str| Error::Weights {
         path: path.to_path_buf(),
-        reason,
+        reason: reason.to_owned(),
     };
     if path.file_name().is_none_or(|name| name != WEIGHTS_FILE) {
-        return Err(refused(format!(
-            "the engine's weights file must be named {WEIGHTS_FILE}"
-        )));
-    }
-    let mut file = File::open(path).map_err(|error| refused(error.to_string()))?;
-    let length = file
-        .metadata()
-        .map_err(|error| refused(error.to_string()))?
-        .len();
-    if length != layout.total_bytes as u64 {
-        return Err(refused(format!(
-            "expected {} bytes, got {length}: not this model's published weights",
-            layout.total_bytes
-        )));
-    }
-    let mut header = vec![0; layout.header.len()];
-    file.read_exact(&mut header)
-        .map_err(|error| refused(error.to_string()))?;
-    if header != layout.header {
         return Err(refused(
-            "its tensors are not laid out as the learner publishes them".to_owned(),
+            "the engine's weights file must be named model.safetensors",
         ));
     }
-    Ok(())
+    match layout.matches(path) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refused(
+            "not this model's weights as the learner publishes them",
+        )),
+        Err(error) => Err(refused(&error.to_string())),
+    }
 }
 
 fn check(tensor: &'static str, expected: usize, got: usize) -> Result<()> {
