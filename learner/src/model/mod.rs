@@ -8,10 +8,11 @@
 //! | [`packed`] | a micro-batch as one flat list of tokens; prompts computed once per group |
 //! | [`vision`], [`decoder`] | the two towers |
 //! | [`attention`], [`mlp`], [`linear`], [`rotary`] | their layers |
-//! | [`init`] | weights to start from nothing |
+//! | [`init`], [`folder`] | weights to start from nothing; weights as a Hugging Face folder |
 
 pub mod attention;
 pub mod decoder;
+pub mod folder;
 pub mod init;
 pub mod linear;
 pub mod mlp;

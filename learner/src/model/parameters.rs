@@ -40,7 +40,6 @@ impl Parameters {
         mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>>,
     ) -> Result<Self> {
         let mut entries = Vec::new();
-        let mut index = HashMap::new();
         for spec in names::tensors(config) {
             let data = values(&spec)?;
             let expected: usize = spec.shape.iter().product();
@@ -54,10 +53,19 @@ impl Parameters {
                 .view(dims(&spec.shape)?.as_slice())
                 .to_device(device)
                 .set_requires_grad(true);
-            index.insert(spec.name.clone(), entries.len());
             entries.push(Parameter { spec, tensor });
         }
-        Ok(Self { entries, index })
+        Ok(Self::from_entries(entries))
+    }
+
+    /// A table of any tensors: part of a model, or something beside it that the same optimizer trains.
+    pub fn from_entries(entries: Vec<Parameter>) -> Self {
+        let index = entries
+            .iter()
+            .enumerate()
+            .map(|(i, parameter)| (parameter.spec.name.clone(), i))
+            .collect();
+        Self { entries, index }
     }
 
     /// A handle to the tensor of this name: same storage, same gradient.
