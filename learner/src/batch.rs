@@ -102,7 +102,11 @@ impl Batch {
         self.entropies.extend(response.entropies);
         self.blank_entropies.extend(response.blank_entropies);
         let tokens = first..self.token_ids.len();
-        self.responses.push(Response { tokens, finish_reason: response.finish_reason, reward: response.reward });
+        self.responses.push(Response {
+            tokens,
+            finish_reason: response.finish_reason,
+            reward: response.reward,
+        });
     }
 
     /// N: the response tokens of the batch.
@@ -114,20 +118,28 @@ impl Batch {
     /// Total rewards, one per response.
     #[must_use]
     pub fn rewards(&self) -> Vec<f32> {
-        self.responses.iter().map(|response| response.reward.total).collect()
+        self.responses
+            .iter()
+            .map(|response| response.reward.total)
+            .collect()
     }
 
     /// The groups' spans in the responses.
     #[must_use]
     pub fn group_spans(&self) -> Vec<Range<usize>> {
-        self.groups.iter().map(|group| group.responses.clone()).collect()
+        self.groups
+            .iter()
+            .map(|group| group.responses.clone())
+            .collect()
     }
 
     /// Mini-batches of `num_prompts` groups each, the last one smaller: ranges of groups.
     #[must_use]
     pub fn mini_batches(&self, num_prompts: usize) -> Vec<Range<usize>> {
         let starts = (0..self.groups.len()).step_by(num_prompts.max(1));
-        starts.map(|start| start..(start + num_prompts).min(self.groups.len())).collect()
+        starts
+            .map(|start| start..(start + num_prompts).min(self.groups.len()))
+            .collect()
     }
 
     /// Packs the responses of `groups` that `is_wanted` into micro-batches of at most `max_tokens` computed tokens.
@@ -135,16 +147,27 @@ impl Batch {
     /// A group stays whole where it fits, since its prompt is computed once per micro-batch; one that alone is over the
     /// budget is cut between responses, and a single response over the budget goes alone. Order is kept.
     #[must_use]
-    pub fn micro_batches(&self, groups: Range<usize>, max_tokens: usize, is_wanted: impl Fn(usize) -> bool) -> Vec<MicroBatch> {
+    pub fn micro_batches(
+        &self,
+        groups: Range<usize>,
+        max_tokens: usize,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Vec<MicroBatch> {
         let mut packed: Vec<MicroBatch> = Vec::new();
         let mut room = 0;
         for group in groups {
-            let wanted: Vec<usize> = self.groups[group].responses.clone().filter(|&response| is_wanted(response)).collect();
+            let wanted: Vec<usize> = self.groups[group]
+                .responses
+                .clone()
+                .filter(|&response| is_wanted(response))
+                .collect();
             for responses in self.split_to_budget(group, wanted, max_tokens) {
                 let cost = self.cost(group, &responses);
                 let part = Part { group, responses };
                 match packed.last_mut() {
-                    Some(last) if cost <= room && self.same_temperature(last, group) => last.parts.push(part),
+                    Some(last) if cost <= room && self.same_temperature(last, group) => {
+                        last.parts.push(part)
+                    }
                     _ => {
                         packed.push(MicroBatch { parts: vec![part] });
                         room = max_tokens;
@@ -156,7 +179,12 @@ impl Batch {
         packed
     }
 
-    fn split_to_budget(&self, group: usize, responses: Vec<usize>, max_tokens: usize) -> Vec<Vec<usize>> {
+    fn split_to_budget(
+        &self,
+        group: usize,
+        responses: Vec<usize>,
+        max_tokens: usize,
+    ) -> Vec<Vec<usize>> {
         let mut pieces: Vec<Vec<usize>> = Vec::new();
         let mut used = 0;
         for response in responses {
@@ -174,50 +202,92 @@ impl Batch {
     }
 
     fn cost(&self, group: usize, responses: &[usize]) -> usize {
-        let responses: usize = responses.iter().map(|&response| self.responses[response].tokens.len()).sum();
+        let responses: usize = responses
+            .iter()
+            .map(|&response| self.responses[response].tokens.len())
+            .sum();
         self.groups[group].prompt_ids.len() + responses
     }
 
     fn same_temperature(&self, micro_batch: &MicroBatch, group: usize) -> bool {
-        micro_batch.parts.iter().all(|part| self.groups[part.group].temperature == self.groups[group].temperature)
+        micro_batch
+            .parts
+            .iter()
+            .all(|part| self.groups[part.group].temperature == self.groups[group].temperature)
     }
 
     /// The patches of each part's images. Made per micro-batch: those of a whole batch may not fit in memory.
-    pub fn patches(&self, micro_batch: &MicroBatch, images: &ImageProcessor) -> Result<Vec<Vec<Patches>>> {
+    pub fn patches(
+        &self,
+        micro_batch: &MicroBatch,
+        images: &ImageProcessor,
+    ) -> Result<Vec<Vec<Patches>>> {
         let of_group = |group: &Group| {
-            let patches = group.images.iter().map(|image| images.patches(image)).collect::<models::Result<_>>();
-            patches.with_context(|| format!("images of sample {} (ticket {})", group.sample_id, group.ticket))
+            let patches = group
+                .images
+                .iter()
+                .map(|image| images.patches(image))
+                .collect::<models::Result<_>>();
+            patches.with_context(|| {
+                format!(
+                    "images of sample {} (ticket {})",
+                    group.sample_id, group.ticket
+                )
+            })
         };
-        micro_batch.parts.iter().map(|part| of_group(&self.groups[part.group])).collect()
+        micro_batch
+            .parts
+            .iter()
+            .map(|part| of_group(&self.groups[part.group]))
+            .collect()
     }
 
     /// A micro-batch as the network takes it; `patches` are those of [`Self::patches`].
     #[must_use]
-    pub fn input<'a>(&'a self, micro_batch: &MicroBatch, patches: &'a [Vec<Patches>]) -> model::MicroBatch<'a> {
+    pub fn input<'a>(
+        &'a self,
+        micro_batch: &MicroBatch,
+        patches: &'a [Vec<Patches>],
+    ) -> model::MicroBatch<'a> {
         let group = |(part, images): (&Part, &'a Vec<Patches>)| model::Group {
             prompt_ids: &self.groups[part.group].prompt_ids,
             images,
-            responses: part.responses.iter().map(|&r| &self.token_ids[self.responses[r].tokens.clone()]).collect(),
+            responses: part
+                .responses
+                .iter()
+                .map(|&r| &self.token_ids[self.responses[r].tokens.clone()])
+                .collect(),
         };
-        model::MicroBatch { groups: micro_batch.parts.iter().zip(patches).map(group).collect() }
+        model::MicroBatch {
+            groups: micro_batch.parts.iter().zip(patches).map(group).collect(),
+        }
     }
 
     /// What the logits of a micro-batch are divided by.
     #[must_use]
     pub fn temperature(&self, micro_batch: &MicroBatch) -> f64 {
-        micro_batch.parts.first().map_or(1.0, |part| f64::from(self.groups[part.group].temperature))
+        micro_batch
+            .parts
+            .first()
+            .map_or(1.0, |part| f64::from(self.groups[part.group].temperature))
     }
 }
 
 impl MicroBatch {
     /// Its responses in the order of the network's flat results.
     pub fn responses(&self) -> impl Iterator<Item = usize> {
-        self.parts.iter().flat_map(|part| part.responses.iter().copied())
+        self.parts
+            .iter()
+            .flat_map(|part| part.responses.iter().copied())
     }
 }
 
 fn rgb_image(image: ImageRecord) -> RgbImage {
-    RgbImage { width: image.width, height: image.height, pixels: image.pixels }
+    RgbImage {
+        width: image.width,
+        height: image.height,
+        pixels: image.pixels,
+    }
 }
 
 #[cfg(test)]
@@ -227,13 +297,23 @@ mod tests {
 
     use super::*;
 
-    fn record(ticket: u64, prompt_len: usize, response_lens: &[usize], temperature: f32) -> GroupRecord {
+    fn record(
+        ticket: u64,
+        prompt_len: usize,
+        response_lens: &[usize],
+        temperature: f32,
+    ) -> GroupRecord {
         let response = |&len: &usize| ResponseRecord {
             token_ids: vec![1; len],
             finish_reason: FinishReason::Stop,
             first_version: PolicyVersion(0),
             last_version: PolicyVersion(0),
-            reward: Reward { total: 0.0, accuracy: 0.0, format: 0.0, overlong: 0.0 },
+            reward: Reward {
+                total: 0.0,
+                accuracy: 0.0,
+                format: 0.0,
+                overlong: 0.0,
+            },
             logprobs: vec![-1.0; len],
             blank_logprobs: vec![-1.0; len],
             entropies: vec![0.0; len],
@@ -251,14 +331,27 @@ mod tests {
 
     #[test]
     fn groups_share_a_micro_batch_up_to_the_budget() {
-        let batch = Batch::new(vec![record(0, 10, &[5, 5], 1.0), record(1, 10, &[5, 5], 1.0), record(2, 10, &[5], 0.5)]);
+        let batch = Batch::new(vec![
+            record(0, 10, &[5, 5], 1.0),
+            record(1, 10, &[5, 5], 1.0),
+            record(2, 10, &[5], 0.5),
+        ]);
         let packed = batch.micro_batches(0..3, 40, |_| true);
-        assert_eq!(packed.iter().map(|m| m.parts.len()).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(
+            packed.iter().map(|m| m.parts.len()).collect::<Vec<_>>(),
+            [2, 1]
+        );
         let packed = batch.micro_batches(0..2, 39, |_| true);
         assert_eq!(packed.len(), 2);
         // Over the budget alone: cut between responses.
         let packed = batch.micro_batches(0..1, 15, |_| true);
-        assert_eq!(packed.iter().flat_map(MicroBatch::responses).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(
+            packed
+                .iter()
+                .flat_map(MicroBatch::responses)
+                .collect::<Vec<_>>(),
+            [0, 1]
+        );
         assert_eq!(packed.len(), 2);
         // Temperatures don't mix.
         assert_eq!(batch.micro_batches(0..3, 1000, |_| true).len(), 2);

@@ -2,11 +2,18 @@
 //!
 //! # Layout
 //!
+//! A run:
+//! - [`train`]: one training step
+//! - [`source`]: records from the rings of all rollouts, [`ledger`]: the book of tickets
+//! - [`publish`]: parameters to the rollouts
+//! - [`metrics`]: a step's numbers
+//!
 //! The algorithm, plain data and arithmetic:
 //! - [`batch`]: a rollout batch, response tokens in flat arrays; micro-batches
 //! - [`advantage`]: how much better a response did than its group
 //! - [`token_weights`]: the ToR sets and weights
 //! - [`loss`]: the clipped surrogate and the KL term, with their derivatives
+//! - [`update`]: mini-batches through network, loss and optimizer
 //! - [`optimizer`]: AdamW, gradient clipping, learning-rate schedule
 //!
 //! The policy, on libtorch:
@@ -17,9 +24,15 @@
 
 pub mod advantage;
 pub mod batch;
+pub mod ledger;
 pub mod logprobs;
 pub mod loss;
+pub mod metrics;
 pub mod model;
 mod numbers;
 pub mod optimizer;
+pub mod publish;
+pub mod source;
 pub mod token_weights;
+pub mod train;
+pub mod update;

@@ -335,7 +335,12 @@ mod tests {
     }
 
     /// Loss and gradient of one token at a log-ratio to the rollout's and to the reference's logprob.
-    fn one_token(settings: &LossSettings, log_ratio: f32, advantage: f32, to_reference: f32) -> (f64, f32, LossSums) {
+    fn one_token(
+        settings: &LossSettings,
+        log_ratio: f32,
+        advantage: f32,
+        to_reference: f32,
+    ) -> (f64, f32, LossSums) {
         let tokens = ResponseTokens {
             policy_logprobs: &[log_ratio - 3.0],
             rollout_logprobs: &[-3.0],
@@ -353,7 +358,12 @@ mod tests {
         let settings = settings();
         let cut = |log_ratio, advantage| {
             let (loss, gradient, sums) = one_token(&settings, log_ratio, advantage, 0.0);
-            (loss, gradient != 0.0, sums.num_clipped_high, sums.num_clipped_low)
+            (
+                loss,
+                gradient != 0.0,
+                sums.num_clipped_high,
+                sums.num_clipped_low,
+            )
         };
         assert_eq!(cut(1.0, 2.0), (-0.5 * 1.28 * 2.0, false, 1, 0));
         assert_eq!(cut(-1.0, -2.0), (0.5 * 0.8 * 2.0, false, 0, 1));
@@ -366,7 +376,10 @@ mod tests {
 
     #[test]
     fn dual_clip_bounds_the_loss_of_bad_tokens() {
-        let settings = LossSettings { dual_clip: Some(3.0), ..settings() };
+        let settings = LossSettings {
+            dual_clip: Some(3.0),
+            ..settings()
+        };
         let (loss, gradient, sums) = one_token(&settings, 2.0, -1.0, 0.0);
         assert_eq!((loss, gradient, sums.num_dual_clipped), (1.5, 0.0, 1));
         assert_eq!(one_token(&settings, 1.0, -1.0, 0.0).2.num_dual_clipped, 0);
@@ -374,11 +387,17 @@ mod tests {
 
     #[test]
     fn far_off_ratios_stay_finite_and_give_no_gradient() {
-        let settings = LossSettings { kl_coef: 0.01, ..settings() };
+        let settings = LossSettings {
+            kl_coef: 0.01,
+            ..settings()
+        };
         for log_ratio in [-500.0, 500.0] {
             for advantage in [-1.0, 1.0] {
                 let (loss, gradient, _) = one_token(&settings, log_ratio, advantage, log_ratio);
-                assert!(loss.is_finite() && gradient == 0.0, "{log_ratio} {advantage}: {loss} {gradient}");
+                assert!(
+                    loss.is_finite() && gradient == 0.0,
+                    "{log_ratio} {advantage}: {loss} {gradient}"
+                );
             }
         }
         assert_eq!(k3(5.0), 10.0);
@@ -395,8 +414,15 @@ mod tests {
         let normaliser = Normaliser::new(&settings, &weights, &[0..3, 3..5]);
         assert_eq!(normaliser.policy, [1.0 / 3.0, 0.0]);
         assert_eq!(normaliser.kl, [1.0 / 6.0, 0.25]);
-        let settings = LossSettings { normaliser: TorNormaliser::Selected, aggregation: Aggregation::TokenMean, ..settings };
-        assert_eq!(Normaliser::new(&settings, &weights, &[0..3, 3..5]).policy, [0.5, 0.5]);
+        let settings = LossSettings {
+            normaliser: TorNormaliser::Selected,
+            aggregation: Aggregation::TokenMean,
+            ..settings
+        };
+        assert_eq!(
+            Normaliser::new(&settings, &weights, &[0..3, 3..5]).policy,
+            [0.5, 0.5]
+        );
     }
 
     fn estimators() -> impl Strategy<Value = KlEstimator> {

@@ -68,7 +68,12 @@ impl AdamW {
     /// An optimizer that has taken no update yet.
     #[must_use]
     pub fn new(settings: OptimizerSettings) -> Self {
-        Self { settings, num_updates: 0, num_skipped: 0, moments: HashMap::new() }
+        Self {
+            settings,
+            num_updates: 0,
+            num_skipped: 0,
+            moments: HashMap::new(),
+        }
     }
 
     /// Updates taken so far.
@@ -95,7 +100,11 @@ impl AdamW {
         let grad_norm = grad_norm(parameters)?;
         if !grad_norm.is_finite() {
             self.num_skipped += 1;
-            return Ok(Update { grad_norm, lr, is_skipped: true });
+            return Ok(Update {
+                grad_norm,
+                lr,
+                is_skipped: true,
+            });
         }
         let clip = (self.settings.grad_clip / (grad_norm + CLIP_EPSILON)).min(1.0);
         self.num_updates += 1;
@@ -109,66 +118,136 @@ impl AdamW {
                 (false, true) => parameter.tensor.zeros_like(),
                 (false, false) => continue,
             };
-            let moments = self.moments.entry(name.clone()).or_insert_with(|| Moments::zeros(&parameter.tensor));
-            moments.apply(&self.settings, lr, self.num_updates, &parameter.tensor, &gradient)?;
+            let moments = self
+                .moments
+                .entry(name.clone())
+                .or_insert_with(|| Moments::zeros(&parameter.tensor));
+            moments.apply(
+                &self.settings,
+                lr,
+                self.num_updates,
+                &parameter.tensor,
+                &gradient,
+            )?;
         }
-        Ok(Update { grad_norm, lr, is_skipped: false })
+        Ok(Update {
+            grad_norm,
+            lr,
+            is_skipped: false,
+        })
     }
 
     /// Writes moments and counters as one safetensors file.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let counters = Tensor::from_slice(&[i64::try_from(self.num_updates)?, i64::try_from(self.num_skipped)?]);
+        let counters = Tensor::from_slice(&[
+            i64::try_from(self.num_updates)?,
+            i64::try_from(self.num_skipped)?,
+        ]);
         let mut tensors = vec![("counters".to_owned(), counters)];
         for (name, moments) in &self.moments {
-            tensors.push((format!("exp_avg.{name}"), moments.exp_avg.to_device(tch::Device::Cpu)));
-            tensors.push((format!("exp_avg_sq.{name}"), moments.exp_avg_sq.to_device(tch::Device::Cpu)));
+            tensors.push((
+                format!("exp_avg.{name}"),
+                moments.exp_avg.to_device(tch::Device::Cpu),
+            ));
+            tensors.push((
+                format!("exp_avg_sq.{name}"),
+                moments.exp_avg_sq.to_device(tch::Device::Cpu),
+            ));
         }
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        Tensor::write_safetensors(&tensors, path).with_context(|| format!("cannot write {}", path.display()))
+        Tensor::write_safetensors(&tensors, path)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Reads what [`Self::save`] wrote; `parameters` give shapes and device.
     pub fn load(settings: OptimizerSettings, path: &Path, parameters: &Parameters) -> Result<Self> {
-        let tensors = Tensor::read_safetensors(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let tensors = Tensor::read_safetensors(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let mut tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
         let mut optimizer = Self::new(settings);
-        let counters = tensors.remove("counters").with_context(|| format!("{}: no tensor counters", path.display()))?;
-        ensure!(counters.size() == [2], "{}: counters: expected 2 numbers, got shape {:?}", path.display(), counters.size());
+        let counters = tensors
+            .remove("counters")
+            .with_context(|| format!("{}: no tensor counters", path.display()))?;
+        ensure!(
+            counters.size() == [2],
+            "{}: counters: expected 2 numbers, got shape {:?}",
+            path.display(),
+            counters.size()
+        );
         optimizer.num_updates = u64::try_from(counters.int64_value(&[0]))?;
         optimizer.num_skipped = u64::try_from(counters.int64_value(&[1]))?;
         for parameter in parameters.iter() {
             let name = &parameter.spec.name;
             let mut take = |moment: &str| -> Result<Option<Tensor>> {
-                let Some(tensor) = tensors.remove(&format!("{moment}.{name}")) else { return Ok(None) };
+                let Some(tensor) = tensors.remove(&format!("{moment}.{name}")) else {
+                    return Ok(None);
+                };
                 let (expected, got) = (parameter.tensor.size(), tensor.size());
-                ensure!(expected == got, "{}: {moment}.{name}: expected shape {expected:?}, got {got:?}", path.display());
+                ensure!(
+                    expected == got,
+                    "{}: {moment}.{name}: expected shape {expected:?}, got {got:?}",
+                    path.display()
+                );
                 Ok(Some(tensor.to_device(parameter.tensor.device())))
             };
             let (exp_avg, exp_avg_sq) = (take("exp_avg")?, take("exp_avg_sq")?);
             if let (Some(exp_avg), Some(exp_avg_sq)) = (exp_avg, exp_avg_sq) {
-                optimizer.moments.insert(name.clone(), Moments { exp_avg, exp_avg_sq });
+                optimizer.moments.insert(
+                    name.clone(),
+                    Moments {
+                        exp_avg,
+                        exp_avg_sq,
+                    },
+                );
             }
         }
-        ensure!(tensors.is_empty(), "{}: state of {} tensors that the model has not", path.display(), tensors.len());
+        ensure!(
+            tensors.is_empty(),
+            "{}: state of {} tensors that the model has not",
+            path.display(),
+            tensors.len()
+        );
         Ok(optimizer)
     }
 }
 
 impl Moments {
     fn zeros(parameter: &Tensor) -> Self {
-        Self { exp_avg: parameter.zeros_like(), exp_avg_sq: parameter.zeros_like() }
+        Self {
+            exp_avg: parameter.zeros_like(),
+            exp_avg_sq: parameter.zeros_like(),
+        }
     }
 
     /// One AdamW step of one parameter, `step` counted from 1.
-    fn apply(&mut self, settings: &OptimizerSettings, lr: f64, step: u64, parameter: &Tensor, gradient: &Tensor) -> Result<()> {
-        let OptimizerSettings { beta1, beta2, weight_decay, .. } = *settings;
+    fn apply(
+        &mut self,
+        settings: &OptimizerSettings,
+        lr: f64,
+        step: u64,
+        parameter: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<()> {
+        let OptimizerSettings {
+            beta1,
+            beta2,
+            weight_decay,
+            ..
+        } = *settings;
         let correction1 = 1.0 - beta1.powf(step as f64);
         let correction2 = 1.0 - beta2.powf(step as f64);
         let mut parameter = parameter.shallow_clone();
         let _ = parameter.f_mul_scalar_(1.0 - lr * weight_decay)?;
         let _ = self.exp_avg.f_lerp_(gradient, 1.0 - beta1)?;
-        let _ = self.exp_avg_sq.f_mul_scalar_(beta2)?.f_addcmul_(gradient, &(gradient * (1.0 - beta2)))?;
-        let denominator = self.exp_avg_sq.f_sqrt()?.f_div_scalar_(correction2.sqrt())?.f_add_scalar_(ADAM_EPSILON)?;
+        let _ = self
+            .exp_avg_sq
+            .f_mul_scalar_(beta2)?
+            .f_addcmul_(gradient, &(gradient * (1.0 - beta2)))?;
+        let denominator = self
+            .exp_avg_sq
+            .f_sqrt()?
+            .f_div_scalar_(correction2.sqrt())?
+            .f_add_scalar_(ADAM_EPSILON)?;
         let _ = parameter.f_addcdiv_(&(&self.exp_avg * (-lr / correction1)), &denominator)?;
         Ok(())
     }
@@ -209,12 +288,17 @@ impl OptimizerSettings {
 
 /// Euclidean norm of all gradients together.
 fn grad_norm(parameters: &Parameters) -> Result<f64> {
-    let gradients = parameters.trainable().map(|parameter| parameter.tensor.grad()).filter(Tensor::defined);
+    let gradients = parameters
+        .trainable()
+        .map(|parameter| parameter.tensor.grad())
+        .filter(Tensor::defined);
     let norms: Vec<Tensor> = gradients.map(|gradient| gradient.norm()).collect();
     if norms.is_empty() {
         return Ok(0.0);
     }
-    Ok(f64::try_from(Tensor::f_stack(&norms, 0)?.norm().to_kind(Kind::Double))?)
+    Ok(f64::try_from(
+        Tensor::f_stack(&norms, 0)?.norm().to_kind(Kind::Double),
+    )?)
 }
 
 #[cfg(test)]
@@ -240,9 +324,14 @@ mod tests {
         let settings = settings(Schedule::Constant, 0);
         let parameter = Tensor::from_slice(&[1.0_f32, -2.0, 0.5]);
         let mut moments = Moments::zeros(&parameter);
-        for (step, gradient) in [[0.1_f32, -0.2, 0.3], [0.0, 0.5, -1.0], [2.0, 0.0, 1e-9]].iter().enumerate() {
+        for (step, gradient) in [[0.1_f32, -0.2, 0.3], [0.0, 0.5, -1.0], [2.0, 0.0, 1e-9]]
+            .iter()
+            .enumerate()
+        {
             let gradient = Tensor::from_slice(gradient);
-            moments.apply(&settings, 0.1, step as u64 + 1, &parameter, &gradient).unwrap();
+            moments
+                .apply(&settings, 0.1, step as u64 + 1, &parameter, &gradient)
+                .unwrap();
         }
         let values: Vec<f32> = parameter.try_into().unwrap();
         let expected = [0.7638783, -1.9725666, 0.4909043];

@@ -88,7 +88,11 @@ impl TokenWeights {
     #[must_use]
     pub fn new(batch: &Batch, settings: &TorSettings) -> Self {
         let sensitivities = sensitivities(batch, settings.signal);
-        let spans: Vec<Range<usize>> = batch.responses.iter().map(|response| response.tokens.clone()).collect();
+        let spans: Vec<Range<usize>> = batch
+            .responses
+            .iter()
+            .map(|response| response.tokens.clone())
+            .collect();
         Self::from_scores(&batch.entropies, &sensitivities, &spans, settings)
     }
 
@@ -111,8 +115,18 @@ impl TokenWeights {
                 (false, false) => 0.0,
             })
             .collect();
-        let shares = Some(Shares::new(entropies, sensitivities, &is_reasoning, &is_perception));
-        Self { weights, is_reasoning, is_perception, shares }
+        let shares = Some(Shares::new(
+            entropies,
+            sensitivities,
+            &is_reasoning,
+            &is_perception,
+        ));
+        Self {
+            weights,
+            is_reasoning,
+            is_perception,
+            shares,
+        }
     }
 
     /// Weight 1 for each of `num_tokens` tokens: the plain algorithm.
@@ -128,9 +142,16 @@ impl TokenWeights {
 }
 
 impl Shares {
-    fn new(entropies: &[f32], sensitivities: &[f32], is_reasoning: &[bool], is_perception: &[bool]) -> Self {
+    fn new(
+        entropies: &[f32],
+        sensitivities: &[f32],
+        is_reasoning: &[bool],
+        is_perception: &[bool],
+    ) -> Self {
         let count = is_reasoning.len().max(1) as f64;
-        let share = |member: &dyn Fn(usize) -> bool| (0..is_reasoning.len()).filter(|&i| member(i)).count() as f64 / count;
+        let share = |member: &dyn Fn(usize) -> bool| {
+            (0..is_reasoning.len()).filter(|&i| member(i)).count() as f64 / count
+        };
         Self {
             reasoning: share(&|i| is_reasoning[i]),
             perception: share(&|i| is_perception[i]),
@@ -147,19 +168,32 @@ impl Shares {
 pub fn sensitivities(batch: &Batch, signal: PerceptionSignal) -> Vec<f32> {
     let logprobs = batch.rollout_logprobs.par_iter().zip(&batch.blank_logprobs);
     match signal {
-        PerceptionSignal::LogpDiff => logprobs.map(|(image, blank)| (image - blank).abs()).collect(),
-        PerceptionSignal::ProbDiff => logprobs.map(|(image, blank)| (image.exp() - blank.exp()).abs()).collect(),
+        PerceptionSignal::LogpDiff => logprobs
+            .map(|(image, blank)| (image - blank).abs())
+            .collect(),
+        PerceptionSignal::ProbDiff => logprobs
+            .map(|(image, blank)| (image.exp() - blank.exp()).abs())
+            .collect(),
         PerceptionSignal::Signed => logprobs.map(|(image, blank)| image - blank).collect(),
-        PerceptionSignal::K3 => logprobs.map(|(image, blank)| crate::loss::k3(blank - image)).collect(),
+        PerceptionSignal::K3 => logprobs
+            .map(|(image, blank)| crate::loss::k3(blank - image))
+            .collect(),
         PerceptionSignal::EntropyDiff => {
             let entropies = batch.entropies.par_iter().zip(&batch.blank_entropies);
-            entropies.map(|(image, blank)| (image - blank).abs()).collect()
+            entropies
+                .map(|(image, blank)| (image - blank).abs())
+                .collect()
         }
     }
 }
 
 /// Membership [N] of the tokens with the highest scores, over the batch or in each response.
-fn top_tokens(scores: &[f32], spans: &[Range<usize>], rho: f64, settings: &TorSettings) -> Vec<bool> {
+fn top_tokens(
+    scores: &[f32],
+    spans: &[Range<usize>],
+    rho: f64,
+    settings: &TorSettings,
+) -> Vec<bool> {
     match settings.scope {
         TorScope::Batch => top_share(scores, rho, settings.ties, 0),
         TorScope::Response => {
@@ -182,12 +216,23 @@ fn top_share(scores: &[f32], rho: f64, ties: Ties, first_index: usize) -> Vec<bo
     if num_top == scores.len() {
         return vec![true; scores.len()];
     }
-    let keys = |mask: u64| move |(index, &score): (usize, &f32)| key(score, first_index + index, ties) & mask;
+    let keys = |mask: u64| {
+        move |(index, &score): (usize, &f32)| key(score, first_index + index, ties) & mask
+    };
     // A partial selection, linear in N: the sets don't care about the order within.
     let mut ordered: Vec<u64> = scores.par_iter().enumerate().map(keys(u64::MAX)).collect();
     let (_, &mut last_key, _) = ordered.select_nth_unstable(num_top - 1);
-    let mask = if ties == Ties::Threshold { u64::MAX << 32 } else { u64::MAX };
-    scores.par_iter().enumerate().map(keys(mask)).map(|key| key <= last_key & mask).collect()
+    let mask = if ties == Ties::Threshold {
+        u64::MAX << 32
+    } else {
+        u64::MAX
+    };
+    scores
+        .par_iter()
+        .enumerate()
+        .map(keys(mask))
+        .map(|key| key <= last_key & mask)
+        .collect()
 }
 
 /// Orders a token: the score in the upper half (higher scores first), the tie rank in the lower half. The rank is a
@@ -203,7 +248,11 @@ fn key(score: f32, index: usize, ties: Ties) -> u64 {
 /// Bits that compare as the scores do; -0 counts as 0.
 fn ascending_bits(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | (1 << 31) }
+    if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | (1 << 31)
+    }
 }
 
 /// A seeded permutation of the 32-bit numbers: rounds of steps that each can be undone (add, odd factor, xor-shift).
@@ -226,14 +275,21 @@ fn shuffled(index: u32, seed: u64) -> u32 {
 fn share_of(rho: f64, count: usize) -> usize {
     let exact = rho.clamp(0.0, 1.0) * count as f64;
     let nearest = exact.round();
-    let top = if (exact - nearest).abs() <= 1e-9 * nearest.max(1.0) { nearest } else { exact.ceil() };
+    let top = if (exact - nearest).abs() <= 1e-9 * nearest.max(1.0) {
+        nearest
+    } else {
+        exact.ceil()
+    };
     whole(top).min(count)
 }
 
 /// The lowest score among the members, 0 without any.
 fn lowest_member(scores: &[f32], is_member: &[bool]) -> f64 {
     let members = scores.iter().zip(is_member).filter(|(_, member)| **member);
-    members.map(|(&score, _)| f64::from(score)).reduce(f64::min).unwrap_or(0.0)
+    members
+        .map(|(&score, _)| f64::from(score))
+        .reduce(f64::min)
+        .unwrap_or(0.0)
 }
 
 /// Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank.
@@ -255,7 +311,9 @@ fn ranks(scores: &[f32]) -> Vec<f64> {
     let mut ordered: Vec<u64> = scores
         .iter()
         .enumerate()
-        .map(|(index, &score)| (u64::from(ascending_bits(score)) << 32) | u64::from(low_half(index as u64)))
+        .map(|(index, &score)| {
+            (u64::from(ascending_bits(score)) << 32) | u64::from(low_half(index as u64))
+        })
         .collect();
     ordered.par_sort_unstable();
     let mut ranks = vec![0.0; scores.len()];
@@ -278,7 +336,15 @@ mod tests {
 
     fn settings(rho: f64, scope: TorScope, ties: Ties) -> TorSettings {
         let signal = PerceptionSignal::LogpDiff;
-        TorSettings { alpha: 1.0, beta: 0.5, rho_reasoning: rho, rho_perception: rho, signal, scope, ties }
+        TorSettings {
+            alpha: 1.0,
+            beta: 0.5,
+            rho_reasoning: rho,
+            rho_perception: rho,
+            signal,
+            scope,
+            ties,
+        }
     }
 
     fn count(members: &[bool]) -> usize {
@@ -299,11 +365,19 @@ mod tests {
     fn ties_are_cut_exactly_or_all_taken() {
         let scores = [0.0, 1.0, 0.0, -0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0];
         let exact = top_share(&scores, 0.5, Ties::LowerIndex, 0);
-        assert_eq!(exact, [true, true, true, true, false, false, true, false, false, false]);
+        assert_eq!(
+            exact,
+            [
+                true, true, true, true, false, false, true, false, false, false
+            ]
+        );
         let shuffled = top_share(&scores, 0.5, Ties::Shuffle { seed: 3 }, 0);
         assert_eq!(count(&shuffled), 5);
         assert!(shuffled[1] && shuffled[6]);
-        assert_ne!(shuffled, top_share(&scores, 0.5, Ties::Shuffle { seed: 4 }, 0));
+        assert_ne!(
+            shuffled,
+            top_share(&scores, 0.5, Ties::Shuffle { seed: 4 }, 0)
+        );
         assert_eq!(count(&top_share(&scores, 0.5, Ties::Threshold, 0)), 10);
         assert_eq!(count(&top_share(&scores, 0.2, Ties::Threshold, 0)), 2);
     }
@@ -319,7 +393,12 @@ mod tests {
     #[test]
     fn rank_correlation_by_hand() {
         // scipy.stats.spearmanr([1, 2, 2, 3], [1, 3, 2, 4]) = 0.9486832980505138
-        assert!((rank_correlation(&[1.0, 2.0, 2.0, 3.0], &[1.0, 3.0, 2.0, 4.0]) - 0.948_683_298_050_513_8).abs() < 1e-12);
+        assert!(
+            (rank_correlation(&[1.0, 2.0, 2.0, 3.0], &[1.0, 3.0, 2.0, 4.0])
+                - 0.948_683_298_050_513_8)
+                .abs()
+                < 1e-12
+        );
         assert_eq!(rank_correlation(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
     }
 

@@ -1,0 +1,221 @@
+//! The policy and its update: mini-batches of a rollout batch through network, loss, backward and optimizer.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use models::image::ImageProcessor;
+use tch::Tensor;
+
+use crate::batch::{Batch, MicroBatch};
+use crate::logprobs::{self, PolicyLogprobs};
+use crate::loss::{
+    LossSettings, LossSums, Normaliser, ResponseTokens, needs_gradient, response_loss,
+};
+use crate::model::Model;
+use crate::optimizer::{AdamW, Update};
+
+/// How a rollout batch becomes optimizer steps.
+#[derive(Clone, Copy, Debug)]
+pub struct UpdateSettings {
+    /// Passes over the rollout batch.
+    pub num_epochs: usize,
+    /// Groups per optimizer step.
+    pub mini_batch_prompts: usize,
+    /// Tokens that pass through the network at once. Does not change the result.
+    pub micro_batch_tokens: usize,
+    /// The loss.
+    pub loss: LossSettings,
+}
+
+/// The network under training with its optimizer, and the frozen one it is held near to.
+#[derive(Debug)]
+pub struct Policy {
+    /// Under training.
+    pub model: Model,
+    /// The policy before step 0; needed when there is a KL term.
+    pub reference: Option<Model>,
+    /// Makes patches of the records' images.
+    pub images: ImageProcessor,
+    /// Of `model`.
+    pub optimizer: AdamW,
+    /// How to update.
+    pub settings: UpdateSettings,
+}
+
+/// What the loss takes beside the policy's own logprobs: [responses] and per response token [N].
+#[derive(Clone, Copy, Debug)]
+pub struct Targets<'a> {
+    /// One per response.
+    pub advantages: &'a [f32],
+    /// One per response token.
+    pub weights: &'a [f32],
+    /// One per response token, or empty without a KL term.
+    pub reference_logprobs: &'a [f32],
+}
+
+/// What all updates of a rollout batch did.
+#[derive(Clone, Debug, Default)]
+pub struct BatchUpdate {
+    /// The optimizer steps, in order.
+    pub updates: Vec<Update>,
+    /// Sums over all mini-batches.
+    pub sums: LossSums,
+    /// How far rollout and policy are apart.
+    pub mismatch: Mismatch,
+}
+
+/// Rollout logprobs against the policy's own, on the first mini-batch: before any update both are the same policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Mismatch {
+    /// Largest absolute difference.
+    pub max_difference: f64,
+    /// Sum of the k3 estimates of KL(rollout, policy).
+    pub kl_sum: f64,
+    /// Tokens compared.
+    pub num_tokens: usize,
+}
+
+impl Mismatch {
+    /// Mean k3 estimate of KL(rollout, policy) per token, nats; NaN when nothing was compared.
+    #[must_use]
+    pub fn kl(&self) -> f64 {
+        self.kl_sum / self.num_tokens as f64
+    }
+
+    fn add(&mut self, rollout_logprobs: &[f32], policy_logprobs: &[f32]) {
+        for (&rollout, &policy) in rollout_logprobs.iter().zip(policy_logprobs) {
+            let log_ratio = f64::from(policy) - f64::from(rollout);
+            // `max` would drop a NaN.
+            self.max_difference = if log_ratio.is_nan() {
+                f64::NAN
+            } else {
+                self.max_difference.max(log_ratio.abs())
+            };
+            self.kl_sum += log_ratio.exp_m1() - log_ratio;
+            self.num_tokens += 1;
+        }
+    }
+}
+
+impl Policy {
+    /// Logprobs of all response tokens by the reference, [N]; empty when no KL term asks for them.
+    pub fn reference_logprobs(&self, batch: &Batch) -> Result<Vec<f32>> {
+        let Some(reference) = self
+            .reference
+            .as_ref()
+            .filter(|_| self.settings.loss.has_kl())
+        else {
+            return Ok(Vec::new());
+        };
+        let mut all = vec![0.0; batch.num_tokens()];
+        for micro_batch in batch.micro_batches(
+            0..batch.groups.len(),
+            self.settings.micro_batch_tokens,
+            |_| true,
+        ) {
+            let patches = batch.patches(&micro_batch, &self.images)?;
+            let input = batch.input(&micro_batch, &patches);
+            let (logprobs, _) =
+                logprobs::logprobs(reference, &input, batch.temperature(&micro_batch))?;
+            scatter(batch, &micro_batch, &host(&logprobs)?, &mut all)?;
+        }
+        Ok(all)
+    }
+
+    /// Takes all optimizer steps of a rollout batch.
+    pub fn update(&mut self, batch: &Batch, targets: Targets<'_>) -> Result<BatchUpdate> {
+        let mut done = BatchUpdate::default();
+        for _ in 0..self.settings.num_epochs {
+            for groups in batch.mini_batches(self.settings.mini_batch_prompts) {
+                let is_first = done.updates.is_empty();
+                let mut mismatch = Mismatch::default();
+                self.accumulate(batch, targets, groups, &mut done.sums, &mut mismatch)?;
+                if is_first {
+                    done.mismatch = mismatch;
+                }
+                done.updates
+                    .push(self.optimizer.step(self.model.parameters_mut())?);
+            }
+        }
+        Ok(done)
+    }
+
+    /// Adds the gradient of one mini-batch to the parameters, micro-batch by micro-batch.
+    fn accumulate(
+        &self,
+        batch: &Batch,
+        targets: Targets<'_>,
+        groups: Range<usize>,
+        sums: &mut LossSums,
+        mismatch: &mut Mismatch,
+    ) -> Result<()> {
+        let settings = &self.settings.loss;
+        let responses =
+            batch.groups[groups.start].responses.start..batch.groups[groups.end - 1].responses.end;
+        let spans: Vec<Range<usize>> = batch.responses[responses.clone()]
+            .iter()
+            .map(|response| response.tokens.clone())
+            .collect();
+        let normaliser = Normaliser::new(settings, targets.weights, &spans);
+        // A response that can have no gradient (advantage 0, or no token selected) adds nothing to the loss either.
+        let is_wanted = |response: usize| {
+            let weights = &targets.weights[batch.responses[response].tokens.clone()];
+            weights
+                .iter()
+                .any(|&weight| needs_gradient(settings, weight, targets.advantages[response]))
+        };
+        for micro_batch in batch.micro_batches(groups, self.settings.micro_batch_tokens, is_wanted)
+        {
+            let patches = batch.patches(&micro_batch, &self.images)?;
+            let input = batch.input(&micro_batch, &patches);
+            let pass =
+                PolicyLogprobs::forward(&self.model, &input, batch.temperature(&micro_batch))?;
+            let policy_logprobs = host(&pass.logprobs)?;
+            let mut gradient = vec![0.0; policy_logprobs.len()];
+            let mut first = 0;
+            for response in micro_batch.responses() {
+                let flat = batch.responses[response].tokens.clone();
+                let own = first..first + flat.len();
+                first = own.end;
+                let tokens = ResponseTokens {
+                    policy_logprobs: &policy_logprobs[own.clone()],
+                    rollout_logprobs: &batch.rollout_logprobs[flat.clone()],
+                    reference_logprobs: targets
+                        .reference_logprobs
+                        .get(flat.clone())
+                        .unwrap_or_default(),
+                    weights: &targets.weights[flat],
+                    advantage: targets.advantages[response],
+                };
+                mismatch.add(tokens.rollout_logprobs, tokens.policy_logprobs);
+                let index = response - responses.start;
+                let factors = (normaliser.policy[index], normaliser.kl[index]);
+                response_loss(settings, &tokens, factors, sums, &mut gradient[own]);
+            }
+            pass.backward(&self.model, &Tensor::from_slice(&gradient))?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts a micro-batch's flat results [n] at their places in the batch's flat array [N].
+fn scatter(batch: &Batch, micro_batch: &MicroBatch, values: &[f32], all: &mut [f32]) -> Result<()> {
+    let mut rest = values;
+    for response in micro_batch.responses() {
+        let span = batch.responses[response].tokens.clone();
+        let (own, after) = rest.split_at_checked(span.len()).unwrap_or((rest, &[]));
+        ensure!(
+            own.len() == span.len(),
+            "expected {} logprobs of a response, got {}",
+            span.len(),
+            own.len()
+        );
+        all[span].copy_from_slice(own);
+        rest = after;
+    }
+    Ok(())
+}
+
+fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(Vec::try_from(tensor.to_device(tch::Device::Cpu))?)
+}
