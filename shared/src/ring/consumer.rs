@@ -37,13 +37,10 @@ impl Consumer {
     ///
     /// After `Error::CorruptRing` the ring stays where it is; [`Self::discard_unread`] gets past it.
     pub fn try_pop(&mut self, out: &mut Vec<u8>) -> Result<bool> {
-        self.seen = self.storage.signalled(PUBLISHED);
-        let positions = Positions::read(&self.storage)?;
-        if positions.unread() == 0 {
+        let Some(tail) = self.copy_next(out)? else {
             return Ok(false);
-        }
-        let taken = self.copy(positions, out)?;
-        self.commit(positions.tail + taken);
+        };
+        self.commit(tail);
         Ok(true)
     }
 
@@ -69,8 +66,19 @@ impl Consumer {
         head.saturating_sub(tail)
     }
 
+    /// The next frame, into `out`; returns the tail to commit.
+    fn copy_next(&mut self, out: &mut Vec<u8>) -> Result<Option<u64>> {
+        self.seen = self.storage.signalled(PUBLISHED);
+        let positions = Positions::read(&self.storage)?;
+        if positions.unread() == 0 {
+            return Ok(None);
+        }
+        let taken = self.copy(positions, out)?;
+        Ok(Some(positions.tail + taken))
+    }
+
     /// The frame at the tail, into `out`; returns how many bytes of the ring it took.
-    pub(super) fn copy(&self, positions: Positions, out: &mut Vec<u8>) -> Result<u64> {
+    fn copy(&self, positions: Positions, out: &mut Vec<u8>) -> Result<u64> {
         let words = self.storage.body();
         let start = word_index(positions.tail, words.len());
         let corrupt = |reason: String| Error::CorruptRing {
@@ -110,5 +118,11 @@ impl Consumer {
     fn commit(&self, tail: u64) {
         self.storage.header(TAIL).store(tail, Ordering::Release);
         self.storage.notify(CONSUMED);
+    }
+
+    /// What a consumer that is killed before its commit has done.
+    #[cfg(all(test, loom))]
+    pub(super) fn peek(&mut self, out: &mut Vec<u8>) -> Result<bool> {
+        Ok(self.copy_next(out)?.is_some())
     }
 }

@@ -27,6 +27,11 @@ mod producer;
 pub(crate) mod storage;
 pub(crate) mod sync;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 pub use consumer::Consumer;
 pub use header::heap;
 pub use producer::Producer;

@@ -110,4 +110,22 @@ impl Producer {
         copy::write(words, start, header.map(u64::to_le_bytes).as_flattened());
         copy::write(words, (start + header.len()) % words.len(), frame);
     }
+
+    /// The words, for another end over them.
+    #[cfg(test)]
+    pub(super) fn storage(&self) -> Arc<Storage> {
+        Arc::clone(&self.storage)
+    }
+
+    /// Writes words as no producer would.
+    #[cfg(test)]
+    pub(super) fn forge(&self, body: &[u64], head: u64, tail: u64) {
+        use super::header::TAIL;
+
+        for (word, value) in self.storage.body().iter().zip(body) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        self.storage.header(HEAD).store(head, Ordering::Relaxed);
+        self.storage.header(TAIL).store(tail, Ordering::Relaxed);
+    }
 }
