@@ -66,4 +66,7 @@ pub enum Error {
     /// Reading the model's files.
     #[error(transparent)]
     Model(#[from] models::Error),
+    /// A row of logits gave no token.
+    #[error(transparent)]
+    Sampler(#[from] crate::sampler::Error),
 }

@@ -1,0 +1,119 @@
+//! A group while it is generated: what was asked, and what has been said so far.
+
+use shared::ids::{PolicyVersion, Ticket};
+use shared::record::FinishReason;
+
+use super::inputs::PromptInputs;
+use crate::sampler::Scored;
+
+/// One prompt to answer G times.
+#[derive(Debug)]
+pub struct Job {
+    /// The group's number; keys its randomness.
+    pub ticket: Ticket,
+    /// G, at least 1.
+    pub group_size: usize,
+    /// What the policy sees.
+    pub prompt: PromptInputs,
+    /// The same without its image; none when there is no image, or no blank pass is wanted.
+    pub blank: Option<PromptInputs>,
+}
+
+/// One response with a value per token in each stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// The end token included when it stopped.
+    pub token_ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Weights that gave the first token.
+    pub first_version: PolicyVersion,
+    /// Weights that gave the last token.
+    pub last_version: PolicyVersion,
+    /// log pi(token | image, question), in nats.
+    pub rollout_logprobs: Vec<f32>,
+    /// Entropy of the distribution that the token came from, in nats.
+    pub entropies: Vec<f32>,
+    /// log pi(token | blanked image, question), in nats.
+    pub blank_logprobs: Vec<f32>,
+    /// Entropy with the image blanked, in nats.
+    pub blank_entropies: Vec<f32>,
+}
+
+/// A group whose responses have all ended.
+#[derive(Debug)]
+pub struct FinishedGroup {
+    /// Its number.
+    pub ticket: Ticket,
+    /// In order of their index.
+    pub responses: Vec<Response>,
+}
+
+/// A group under way.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) job: Job,
+    pub(super) responses: Vec<Response>,
+    /// Responses that have not ended.
+    pub(super) unfinished: usize,
+    /// Logits [V] of the first token, from the prompt's pass until the last response has drawn from them.
+    pub(super) first_logits: Option<Vec<f32>>,
+    /// Weights of that pass.
+    pub(super) prefill_version: PolicyVersion,
+}
+
+impl Group {
+    pub(super) fn new(job: Job) -> Self {
+        Self {
+            responses: (0..job.group_size).map(|_| Response::empty()).collect(),
+            unfinished: job.group_size,
+            first_logits: None,
+            prefill_version: PolicyVersion::default(),
+            job,
+        }
+    }
+
+    /// Tokens of this response that the cache holds: all but the one drawn last.
+    pub(super) fn cached_tokens(&self, response: usize) -> usize {
+        match self.responses[response].token_ids.len() {
+            0 => 0,
+            drawn => self.job.prompt.len() + drawn - 1,
+        }
+    }
+}
+
+impl Response {
+    fn empty() -> Self {
+        Self {
+            token_ids: Vec::new(),
+            finish_reason: FinishReason::Length,
+            first_version: PolicyVersion::default(),
+            last_version: PolicyVersion::default(),
+            rollout_logprobs: Vec::new(),
+            entropies: Vec::new(),
+            blank_logprobs: Vec::new(),
+            blank_entropies: Vec::new(),
+        }
+    }
+
+    /// Adds a token; true when the response ends with it.
+    pub(super) fn push(&mut self, token: Scored, version: PolicyVersion, is_eos: bool, max_tokens: usize) -> bool {
+        if self.token_ids.is_empty() {
+            self.first_version = version;
+        }
+        self.last_version = version;
+        self.token_ids.push(token.token);
+        self.rollout_logprobs.push(token.logprob);
+        self.entropies.push(token.entropy);
+        if is_eos {
+            self.finish_reason = FinishReason::Stop;
+        }
+        is_eos || self.token_ids.len() >= max_tokens
+    }
+
+    /// Without an image there is nothing to blank.
+    pub(super) fn copy_to_blank(&mut self) {
+        self.blank_logprobs.clone_from(&self.rollout_logprobs);
+        self.blank_entropies.clone_from(&self.entropies);
+    }
+}
