@@ -55,7 +55,7 @@ pub struct Sampling {
     pub entropy: EntropyKind,
     /// Mass of the nucleus of the reported entropy.
     pub nucleus_p: f32,
-    /// Ids that may not be drawn (every vision token), in ascending order.
+    /// Ids that may not be drawn: every vision token.
     pub banned: Vec<u32>,
     /// Ids from here on are padding of the embedding table and may not be drawn (the tokenizer's size).
     pub num_tokens: usize,
@@ -82,7 +82,8 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler for these settings.
     #[must_use]
-    pub fn new(sampling: Sampling) -> Self {
+    pub fn new(mut sampling: Sampling) -> Self {
+        sampling.banned.sort_unstable();
         Self {
             sampling,
             distribution: Distribution::new(),
