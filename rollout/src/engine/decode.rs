@@ -22,9 +22,16 @@ pub(super) struct NextToken {
 const SLOTS_STEP: usize = 64;
 
 /// Runs the new tokens of rows 0..B; logits [B, V].
-pub(super) fn decode(model: &mut EngineModel, cache: &mut KvCache, tokens: &[NextToken]) -> Result<Logits> {
+pub(super) fn decode(
+    model: &mut EngineModel,
+    cache: &mut KvCache,
+    tokens: &[NextToken],
+) -> Result<Logits> {
     let rows = tokens.len();
-    let token_ids: Vec<i64> = tokens.iter().map(|token| i64::from(token.token_id)).collect(); // [B, 1]
+    let token_ids: Vec<i64> = tokens
+        .iter()
+        .map(|token| i64::from(token.token_id))
+        .collect(); // [B, 1]
     let axis: Vec<i64> = tokens.iter().map(|token| token.position).collect();
     let lengths: Vec<i32> = tokens.iter().map(|token| to_i32(token.length)).collect();
     let logit_positions: Vec<i64> = (0..rows).map(to_i64).collect();
@@ -55,7 +62,9 @@ pub(super) fn grow(
     if needed <= cache.slots() {
         return Ok(());
     }
-    let slots = needed.max(cache.slots() + cache.slots() / 2).next_multiple_of(SLOTS_STEP);
+    let slots = needed
+        .max(cache.slots() + cache.slots() / 2)
+        .next_multiple_of(SLOTS_STEP);
     let mut larger = KvCache::new(&model.config().text, cache.rows(), slots);
     for (row, length) in lengths.enumerate() {
         larger.copy_rows(cache, row, row..row + 1, length)?;

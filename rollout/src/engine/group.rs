@@ -97,7 +97,13 @@ impl Response {
     }
 
     /// Adds a token; true when the response ends with it.
-    pub(super) fn push(&mut self, token: Scored, version: PolicyVersion, is_eos: bool, max_tokens: usize) -> bool {
+    pub(super) fn push(
+        &mut self,
+        token: Scored,
+        version: PolicyVersion,
+        is_eos: bool,
+        max_tokens: usize,
+    ) -> bool {
         if self.token_ids.is_empty() {
             self.first_version = version;
         }

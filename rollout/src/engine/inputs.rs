@@ -38,7 +38,12 @@ impl PromptInputs {
             token_ids: prompt.token_ids.clone(),
             patches,
             grids: prompt.grids.clone(),
-            image_positions: prompt.token_ids.iter().enumerate().filter_map(is_image).collect(),
+            image_positions: prompt
+                .token_ids
+                .iter()
+                .enumerate()
+                .filter_map(is_image)
+                .collect(),
         })
     }
 

@@ -54,7 +54,6 @@ pub struct EngineSettings {
 }
 
 /// Decodes groups of responses with one version of the weights at a time.
-#[derive(Debug)]
 pub struct Engine {
     settings: EngineSettings,
     model: EngineModel,
@@ -160,13 +159,26 @@ impl Engine {
     fn schedule(&mut self) -> Result<()> {
         while let Some(seat) = self.schedule.place() {
             let row = self.schedule.rows().len() - 1;
-            let Some(group) = self.groups.get_mut(&seat.group) else { continue };
+            let Some(group) = self.groups.get_mut(&seat.group) else {
+                continue;
+            };
             if group.first_logits.is_none() {
-                group.first_logits = Some(prefill::prefill(&mut self.model, &mut self.prompt_cache, &group.job.prompt)?);
+                group.first_logits = Some(prefill::prefill(
+                    &mut self.model,
+                    &mut self.prompt_cache,
+                    &group.job.prompt,
+                )?);
                 group.prefill_version = self.version;
             }
-            let Some(logits) = &group.first_logits else { continue };
-            let number = uniform(self.settings.run_seed, group.job.ticket.0, to_u64(seat.response), 0);
+            let Some(logits) = &group.first_logits else {
+                continue;
+            };
+            let number = uniform(
+                self.settings.run_seed,
+                group.job.ticket.0,
+                to_u64(seat.response),
+                0,
+            );
             let token = sample::draw_rows(&mut self.samplers, &[logits], &[number])?;
             let prompt_tokens = group.job.prompt.len();
             let version = group.prefill_version;
@@ -174,7 +186,8 @@ impl Engine {
                 group.first_logits = None;
             }
             self.make_room(row, prompt_tokens + 1)?;
-            self.rows_cache.copy_rows(&self.prompt_cache, 0, row..row + 1, prompt_tokens)?;
+            self.rows_cache
+                .copy_rows(&self.prompt_cache, 0, row..row + 1, prompt_tokens)?;
             if self.extend(seat, token[0], version) {
                 self.finish(row)?;
             }
@@ -184,8 +197,15 @@ impl Engine {
 
     /// One decoding pass over the rows in use; logits [B, V].
     fn run(&mut self) -> Result<Option<Logits>> {
-        let tokens: Vec<NextToken> = self.schedule.rows().iter().filter_map(|seat| self.next_token(*seat)).collect();
-        let Some(needed) = tokens.iter().map(|token| token.length).max() else { return Ok(None) };
+        let tokens: Vec<NextToken> = self
+            .schedule
+            .rows()
+            .iter()
+            .filter_map(|seat| self.next_token(*seat))
+            .collect();
+        let Some(needed) = tokens.iter().map(|token| token.length).max() else {
+            return Ok(None);
+        };
         self.make_room(tokens.len(), needed)?;
         decode::decode(&mut self.model, &mut self.rows_cache, &tokens).map(Some)
     }
@@ -196,10 +216,19 @@ impl Engine {
         let number = |seat: &Seat| {
             let group = self.groups.get(&seat.group)?;
             let drawn = group.responses[seat.response].token_ids.len();
-            Some(uniform(seed, group.job.ticket.0, to_u64(seat.response), to_u64(drawn)))
+            Some(uniform(
+                seed,
+                group.job.ticket.0,
+                to_u64(seat.response),
+                to_u64(drawn),
+            ))
         };
         let uniforms: Vec<f64> = self.schedule.rows().iter().filter_map(number).collect();
-        sample::draw_rows(&mut self.samplers, &logits.rows()?.collect::<Vec<_>>(), &uniforms)
+        sample::draw_rows(
+            &mut self.samplers,
+            &logits.rows()?.collect::<Vec<_>>(),
+            &uniforms,
+        )
     }
 
     /// Adds the drawn tokens to their responses and frees the rows that came to an end.
@@ -216,9 +245,16 @@ impl Engine {
     /// Adds a token to a response; true when it was the last.
     fn extend(&mut self, seat: Seat, token: Scored, version: PolicyVersion) -> bool {
         self.num_tokens += 1;
-        let Some(group) = self.groups.get_mut(&seat.group) else { return true };
+        let Some(group) = self.groups.get_mut(&seat.group) else {
+            return true;
+        };
         let is_eos = self.settings.eos.contains(&token.token);
-        group.responses[seat.response].push(token, version, is_eos, self.settings.max_response_tokens)
+        group.responses[seat.response].push(
+            token,
+            version,
+            is_eos,
+            self.settings.max_response_tokens,
+        )
     }
 
     /// Frees a row; the last response of a group takes the group along.
@@ -226,7 +262,10 @@ impl Engine {
         let seat = self.schedule.rows()[row];
         if let Some(source) = self.schedule.finish(row) {
             let moved = self.schedule.rows()[row];
-            let length = self.groups.get(&moved.group).map_or(0, |group| group.cached_tokens(moved.response));
+            let length = self
+                .groups
+                .get(&moved.group)
+                .map_or(0, |group| group.cached_tokens(moved.response));
             self.rows_cache.move_row(source, row, length)?;
         }
         let is_last = self.groups.get_mut(&seat.group).is_some_and(|group| {
@@ -242,11 +281,22 @@ impl Engine {
 
     /// Scores the responses of a group after its blanked prompt (eq. 8). Without an image nothing changes.
     fn blank_pass(&mut self, group: Group) -> Result<FinishedGroup> {
-        let Group { job, mut responses, .. } = group;
+        let Group {
+            job, mut responses, ..
+        } = group;
         match &job.blank {
             Some(blank) => {
-                let token_ids: Vec<&[u32]> = responses.iter().map(|response| response.token_ids.as_slice()).collect();
-                let scored = score::score(&mut self.model, &mut self.score_cache, &mut self.samplers, blank, &token_ids)?;
+                let token_ids: Vec<&[u32]> = responses
+                    .iter()
+                    .map(|response| response.token_ids.as_slice())
+                    .collect();
+                let scored = score::score(
+                    &mut self.model,
+                    &mut self.score_cache,
+                    &mut self.samplers,
+                    blank,
+                    &token_ids,
+                )?;
                 for (response, scored) in responses.iter_mut().zip(scored) {
                     response.blank_logprobs = scored.iter().map(|token| token.logprob).collect();
                     response.blank_entropies = scored.iter().map(|token| token.entropy).collect();
@@ -254,15 +304,28 @@ impl Engine {
             }
             None => responses.iter_mut().for_each(Response::copy_to_blank),
         }
-        Ok(FinishedGroup { ticket: job.ticket, responses })
+        Ok(FinishedGroup {
+            ticket: job.ticket,
+            responses,
+        })
     }
 
     /// Scores given responses after `prompt`: the teacher-forced twin of decoding them.
     ///
     /// # Errors
     /// As for [`Self::step`].
-    pub fn score(&mut self, prompt: &PromptInputs, responses: &[&[u32]]) -> Result<Vec<Vec<Scored>>> {
-        score::score(&mut self.model, &mut self.score_cache, &mut self.samplers, prompt, responses)
+    pub fn score(
+        &mut self,
+        prompt: &PromptInputs,
+        responses: &[&[u32]],
+    ) -> Result<Vec<Vec<Scored>>> {
+        score::score(
+            &mut self.model,
+            &mut self.score_cache,
+            &mut self.samplers,
+            prompt,
+            responses,
+        )
     }
 
     /// The last token of a response, which the next pass reads.
@@ -270,13 +333,21 @@ impl Engine {
         let group = self.groups.get(&seat.group)?;
         let tokens = &group.responses[seat.response].token_ids;
         let length = group.job.prompt.len() + tokens.len();
-        Some(NextToken { token_id: *tokens.last()?, position: group.job.prompt.position(0, length - 1), length })
+        Some(NextToken {
+            token_id: *tokens.last()?,
+            position: group.job.prompt.position(0, length - 1),
+            length,
+        })
     }
 
     /// Slots for rows of `needed` tokens; the first `rows_in_use` rows keep theirs.
     fn make_room(&mut self, rows_in_use: usize, needed: usize) -> Result<()> {
         let seats = self.schedule.rows().iter().take(rows_in_use);
-        let lengths = seats.map(|seat| self.groups.get(&seat.group).map_or(0, |group| group.cached_tokens(seat.response)));
+        let lengths = seats.map(|seat| {
+            self.groups
+                .get(&seat.group)
+                .map_or(0, |group| group.cached_tokens(seat.response))
+        });
         decode::grow(&self.model, &mut self.rows_cache, needed, lengths)
     }
 }

@@ -10,11 +10,19 @@ use super::session::{EngineModel, ForwardInputs};
 use crate::error::Result;
 
 /// Runs `prompt` into row 0 of `cache` (reshaped to fit) and returns the logits of the first response token, [V].
-pub(super) fn prefill(model: &mut EngineModel, cache: &mut KvCache, prompt: &PromptInputs) -> Result<Vec<f32>> {
+pub(super) fn prefill(
+    model: &mut EngineModel,
+    cache: &mut KvCache,
+    prompt: &PromptInputs,
+) -> Result<Vec<f32>> {
     let width = prompt.len();
     let image_embeds = model.encode_images(&prompt.patches, &prompt.grids)?; // [N, E]
     let token_ids: Vec<i64> = prompt.token_ids.iter().map(|&id| i64::from(id)).collect();
-    let image_positions: Vec<i64> = prompt.image_positions.iter().map(|&index| to_i64(index)).collect();
+    let image_positions: Vec<i64> = prompt
+        .image_positions
+        .iter()
+        .map(|&index| to_i64(index))
+        .collect();
     cache.reshape(1, width);
     let logits = model.forward(
         cache,

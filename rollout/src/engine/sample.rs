@@ -3,24 +3,38 @@
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::sampler::{Sampler, Scored, Sampling};
+use crate::sampler::{Sampler, Sampling, Scored};
 
 /// Logits below which one thread is faster than waking others.
 const SERIAL_LOGITS: usize = 1 << 17;
 
 /// One sampler per thread of the pool.
 pub(super) fn samplers(sampling: &Sampling) -> Vec<Sampler> {
-    (0..rayon::current_num_threads().max(1)).map(|_| Sampler::new(sampling.clone())).collect()
+    (0..rayon::current_num_threads().max(1))
+        .map(|_| Sampler::new(sampling.clone()))
+        .collect()
 }
 
 /// Draws the next token of each row with its own random number.
-pub(super) fn draw_rows(samplers: &mut [Sampler], rows: &[&[f32]], uniforms: &[f64]) -> Result<Vec<Scored>> {
-    each_row(samplers, rows, uniforms, |sampler, row, &uniform| Ok(sampler.sample(row, uniform)?))
+pub(super) fn draw_rows(
+    samplers: &mut [Sampler],
+    rows: &[&[f32]],
+    uniforms: &[f64],
+) -> Result<Vec<Scored>> {
+    each_row(samplers, rows, uniforms, |sampler, row, &uniform| {
+        Ok(sampler.sample(row, uniform)?)
+    })
 }
 
 /// Scores the given token of each row.
-pub(super) fn score_rows(samplers: &mut [Sampler], rows: &[&[f32]], tokens: &[u32]) -> Result<Vec<Scored>> {
-    each_row(samplers, rows, tokens, |sampler, row, &token| Ok(sampler.score(row, token)?))
+pub(super) fn score_rows(
+    samplers: &mut [Sampler],
+    rows: &[&[f32]],
+    tokens: &[u32],
+) -> Result<Vec<Scored>> {
+    each_row(samplers, rows, tokens, |sampler, row, &token| {
+        Ok(sampler.score(row, token)?)
+    })
 }
 
 fn each_row<T: Sync>(
@@ -30,14 +44,22 @@ fn each_row<T: Sync>(
     verb: impl Fn(&mut Sampler, &[f32], &T) -> Result<Scored> + Sync,
 ) -> Result<Vec<Scored>> {
     let run = |(sampler, (rows, items)): (&mut Sampler, (&[&[f32]], &[T]))| -> Result<Vec<Scored>> {
-        rows.iter().zip(items).map(|(row, item)| verb(sampler, row, item)).collect()
+        rows.iter()
+            .zip(items)
+            .map(|(row, item)| verb(sampler, row, item))
+            .collect()
     };
     let num_logits: usize = rows.iter().map(|row| row.len()).sum();
     if num_logits < SERIAL_LOGITS || samplers.len() == 1 {
-        return samplers.first_mut().map_or(Ok(Vec::new()), |sampler| run((sampler, (rows, items))));
+        return samplers
+            .first_mut()
+            .map_or(Ok(Vec::new()), |sampler| run((sampler, (rows, items))));
     }
     let share = rows.len().div_ceil(samplers.len()).max(1);
-    let parts: Vec<_> = samplers.iter_mut().zip(rows.chunks(share).zip(items.chunks(share))).collect();
+    let parts: Vec<_> = samplers
+        .iter_mut()
+        .zip(rows.chunks(share).zip(items.chunks(share)))
+        .collect();
     let scored: Vec<Vec<Scored>> = parts.into_par_iter().map(run).collect::<Result<_>>()?;
     Ok(scored.concat())
 }

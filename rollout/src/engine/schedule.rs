@@ -31,13 +31,21 @@ struct Waiting {
 impl Schedule {
     /// No response, at most `max_rows` at a time.
     pub(super) fn new(max_rows: usize) -> Self {
-        Self { max_rows: max_rows.max(1), rows: Vec::new(), waiting: VecDeque::new() }
+        Self {
+            max_rows: max_rows.max(1),
+            rows: Vec::new(),
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Queues the `group_size` responses of a group. Groups are served in the order they came.
     pub(super) fn push(&mut self, group: u64, group_size: usize) {
         if group_size > 0 {
-            self.waiting.push_back(Waiting { group, next_response: 0, group_size });
+            self.waiting.push_back(Waiting {
+                group,
+                next_response: 0,
+                group_size,
+            });
         }
     }
 
@@ -47,7 +55,10 @@ impl Schedule {
             return None;
         }
         let front = self.waiting.front_mut()?;
-        let seat = Seat { group: front.group, response: front.next_response };
+        let seat = Seat {
+            group: front.group,
+            response: front.next_response,
+        };
         front.next_response += 1;
         if front.next_response == front.group_size {
             self.waiting.pop_front();
@@ -69,7 +80,10 @@ impl Schedule {
 
     /// Responses that have no row yet.
     pub(super) fn num_waiting(&self) -> usize {
-        self.waiting.iter().map(|waiting| waiting.group_size - waiting.next_response).sum()
+        self.waiting
+            .iter()
+            .map(|waiting| waiting.group_size - waiting.next_response)
+            .sum()
     }
 
     /// Most rows in use at a time.

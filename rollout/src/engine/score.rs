@@ -28,8 +28,19 @@ pub(super) fn score(
     let mut scored = Vec::with_capacity(responses.len());
     let mut rest = responses;
     while !rest.is_empty() {
-        let (pass, after) = rest.split_at(pass_rows(rest, prompt.len(), model.config().text.vocab_size));
-        scored.extend(score_pass(model, cache, samplers, prompt, &image_embeds, pass)?);
+        let (pass, after) = rest.split_at(pass_rows(
+            rest,
+            prompt.len(),
+            model.config().text.vocab_size,
+        ));
+        scored.extend(score_pass(
+            model,
+            cache,
+            samplers,
+            prompt,
+            &image_embeds,
+            pass,
+        )?);
         rest = after;
     }
     Ok(scored)
@@ -41,7 +52,9 @@ fn pass_rows(responses: &[&[u32]], prompt_tokens: usize, vocab_size: usize) -> u
     for (index, response) in responses.iter().enumerate() {
         longest = longest.max(response.len());
         logits += response.len() * vocab_size;
-        if index > 0 && ((index + 1) * (prompt_tokens + longest) > PASS_TOKENS || logits > PASS_LOGITS) {
+        if index > 0
+            && ((index + 1) * (prompt_tokens + longest) > PASS_TOKENS || logits > PASS_LOGITS)
+        {
             return index;
         }
     }
@@ -57,7 +70,11 @@ fn score_pass(
     responses: &[&[u32]],
 ) -> Result<Vec<Vec<Scored>>> {
     let (rows, start) = (responses.len(), prompt.len());
-    let longest = responses.iter().map(|response| response.len()).max().unwrap_or(0);
+    let longest = responses
+        .iter()
+        .map(|response| response.len())
+        .max()
+        .unwrap_or(0);
     if longest == 0 {
         return Ok(vec![Vec::new(); rows]);
     }
@@ -66,7 +83,11 @@ fn score_pass(
     let mut token_ids = Vec::with_capacity(rows * width); // [B, S]
     let mut logit_positions = Vec::new(); // [R]
     for (row, response) in responses.iter().enumerate() {
-        let sequence = prompt.token_ids.iter().chain(*response).map(|&id| i64::from(id));
+        let sequence = prompt
+            .token_ids
+            .iter()
+            .chain(*response)
+            .map(|&id| i64::from(id));
         token_ids.extend(sequence.chain(std::iter::repeat(0)).take(width));
         // Token t of a response follows token start - 1 + t.
         let first = row * width + start - 1;
@@ -74,12 +95,22 @@ fn score_pass(
     }
     let mut position_ids = Vec::with_capacity(3 * rows * width); // [3, B, S]
     for axis in 0..3 {
-        let row: Vec<i64> = (0..width).map(|index| prompt.position(axis, index)).collect();
+        let row: Vec<i64> = (0..width)
+            .map(|index| prompt.position(axis, index))
+            .collect();
         position_ids.extend(row.repeat(rows));
     }
-    let of_row = |row| prompt.image_positions.iter().map(move |&index| to_i64(row * width + index));
+    let of_row = |row| {
+        prompt
+            .image_positions
+            .iter()
+            .map(move |&index| to_i64(row * width + index))
+    };
     let image_positions: Vec<i64> = (0..rows).flat_map(of_row).collect(); // [B * N]
-    let lengths: Vec<i32> = responses.iter().map(|response| to_i32((start + response.len()).saturating_sub(1).max(1))).collect();
+    let lengths: Vec<i32> = responses
+        .iter()
+        .map(|response| to_i32((start + response.len()).saturating_sub(1).max(1)))
+        .collect();
     cache.reshape(rows, width);
     let inputs = ForwardInputs {
         rows,
@@ -93,8 +124,14 @@ fn score_pass(
     };
     let logits = model.forward(cache, &inputs)?;
     let rows: Vec<&[f32]> = logits.rows()?.collect();
-    let tokens: Vec<u32> = responses.iter().flat_map(|response| response.iter().copied()).collect();
+    let tokens: Vec<u32> = responses
+        .iter()
+        .flat_map(|response| response.iter().copied())
+        .collect();
     let flat = super::sample::score_rows(samplers, &rows, &tokens)?;
     let mut flat = flat.into_iter();
-    Ok(responses.iter().map(|response| flat.by_ref().take(response.len()).collect()).collect())
+    Ok(responses
+        .iter()
+        .map(|response| flat.by_ref().take(response.len()).collect())
+        .collect())
 }
