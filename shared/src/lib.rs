@@ -7,6 +7,7 @@
 //! - `control`: newest policy version, tickets and seats, one page per run
 //! - `weights`: publications of a policy
 //! - `run_dir`: the folder that all of these live in
+//! - `dataset`: problems with images, from parquet or JSON lines
 //! - `config`: one `RunConfig`: defaults < file < command line
 //! - `telemetry`: log lines, progress, metrics
 //! - `error`: what can go wrong between the programs, by cause
@@ -19,6 +20,8 @@ pub mod codec;
 pub mod config;
 #[cfg(not(loom))]
 pub mod control;
+#[cfg(not(loom))]
+pub mod dataset;
 pub mod error;
 #[cfg(not(loom))]
 pub mod ids;

@@ -11,7 +11,7 @@ use super::values::{
 /// Keys of the table `[learner]`. `None` where the default depends on `--algo`: see [`super::resolve`].
 #[derive(Args, Serialize, Debug, Clone, PartialEq)]
 pub struct LearnerArgs {
-    /// The objective that the token weights are applied to. Sets the defaults of the keys that name an algorithm below
+    /// The objective that the token weights are applied to; it sets the defaults that name it below
     #[arg(long, value_enum, default_value_t = Algo::Dapo, help_heading = "Algorithm")]
     pub algo: Algo,
 
@@ -40,9 +40,9 @@ pub struct LearnerArgs {
     #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Algorithm")]
     pub advantage_std: bool,
 
-    /// Drop groups that teach nothing, by what all responses having the same ... means [default: dapo accuracy, grpo off]
+    /// Replace groups whose responses are all alike in this: they teach nothing [default: dapo accuracy, grpo off]
     ///
-    /// Dropped groups are made up for by further prompts, at most --sampling-rounds times.
+    /// They are made up for by further prompts, at most --sampling-rounds times.
     #[arg(long, value_enum, help_heading = "Algorithm")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_filter: Option<GroupFilter>,

@@ -36,7 +36,7 @@ pub struct RolloutArgs {
     #[arg(value_hint = ValueHint::AnyPath, help_heading = "Data")]
     pub data: String,
 
-    /// minijinja file that turns `problem` into the user's message; it sees `problem` and prints it in place
+    /// minijinja template of the user's message, printing `{{ problem }}` in its place [default: as it is]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<PathBuf>,

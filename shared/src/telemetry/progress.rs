@@ -1,5 +1,7 @@
 //! One line that says where a program stands: updated in place in a terminal, a plain line per step elsewhere.
 
+use std::sync::{Mutex, PoisonError};
+
 use indicatif::ProgressStyle;
 use tracing::Span;
 use tracing_indicatif::span_ext::IndicatifSpanExt as _;
@@ -13,6 +15,8 @@ pub struct Progress {
     total: Option<u64>,
     /// The line in a terminal.
     span: Option<Span>,
+    /// The last step's figures: a note stands behind them, not in their place.
+    figures: Mutex<String>,
 }
 
 impl Progress {
@@ -29,7 +33,11 @@ impl Progress {
             span.pb_start();
             span
         });
-        Self { total, span }
+        Self {
+            total,
+            span,
+            figures: Mutex::default(),
+        }
     }
 
     /// Step `step` is done, counted from 1; `message` is the step's figures on one line.
@@ -38,6 +46,8 @@ impl Progress {
             (Some(span), _) => {
                 span.pb_set_position(step);
                 span.pb_set_message(message);
+                message
+                    .clone_into(&mut self.figures.lock().unwrap_or_else(PoisonError::into_inner));
             }
             (None, Some(total)) => tracing::info!("step {step}/{total}  {message}"),
             (None, None) => tracing::info!("step {step}  {message}"),
@@ -47,7 +57,10 @@ impl Progress {
     /// What the program does now, between two steps. A terminal shows it until the next call; elsewhere it is a debug line.
     pub fn note(&self, message: &str) {
         match &self.span {
-            Some(span) => span.pb_set_message(message),
+            Some(span) => {
+                let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+                span.pb_set_message(&format!("{figures}  {message}"));
+            }
             None => tracing::debug!("{message}"),
         }
     }
