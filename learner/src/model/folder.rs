@@ -51,7 +51,7 @@ pub fn save(parameters: &Parameters, from: &Path, to: &Path, bf16: bool) -> Resu
         .with_context(|| format!("cannot write {}", parent.display()))
 }
 
-fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let path = entry?.path();
         let Some(name) = path.file_name() else {

@@ -1,0 +1,68 @@
+//! Where libtorch computes, and which libtorch that is.
+#![allow(unsafe_code, reason = "loads libtorch's CUDA half at run time, so that one binary serves both")]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use shared::config::Device;
+
+const RTLD_NOW: c_int = 2;
+const RTLD_GLOBAL: c_int = 0x100;
+/// libtorch's GPU half; its own file, which a CPU build lacks.
+pub const CUDA_LIBRARY: &str = "libtorch_cuda.so";
+
+unsafe extern "C" {
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlerror() -> *const c_char;
+    /// Part of libtorch's stable C interface: major, minor and patch version in the three upper bytes.
+    safe fn aoti_torch_abi_version() -> u64;
+}
+
+/// libtorch's device for a configured one. For a GPU it loads the CUDA library first; there is no fall-back.
+pub fn open(device: Device) -> Result<tch::Device> {
+    let Device::Cuda(number) = device else { return Ok(tch::Device::Cpu) };
+    let folder = libtorch_folder().context("libtorch is not loaded from a file")?;
+    load(&folder.join(CUDA_LIBRARY)).with_context(|| {
+        format!("--device {device} needs {CUDA_LIBRARY} of libtorch {}: set LIBTORCH to a CUDA build of that version and build again", version())
+    })?;
+    let num_devices = tch::Cuda::device_count();
+    if i64::from(number) >= num_devices {
+        bail!("--device {device}: libtorch sees {num_devices} GPUs (driver missing or too old? see nvidia-smi)");
+    }
+    Ok(tch::Device::Cuda(usize::from(number)))
+}
+
+/// The version of the libtorch in use.
+#[must_use]
+pub fn version() -> String {
+    let [major, minor, patch, ..] = aoti_torch_abi_version().to_be_bytes();
+    format!("{major}.{minor}.{patch}")
+}
+
+/// The folder that libtorch was loaded from.
+#[must_use]
+pub fn libtorch_folder() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mut paths = maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
+    let library = paths.find(|path| path.file_name().is_some_and(|name| name == "libtorch_cpu.so"))?;
+    library.parent().map(Path::to_owned)
+}
+
+/// Loads a shared library for good, its symbols visible to all others.
+pub fn load(path: &Path) -> Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: a valid C string; the library is libtorch's own other half, made to be loaded beside it.
+    let handle = unsafe { dlopen(path.as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
+    if !handle.is_null() {
+        return Ok(());
+    }
+    // SAFETY: dlopen failed in this thread just now, so there is a message, or null.
+    let message = unsafe { dlerror() };
+    if message.is_null() {
+        bail!("cannot load {}", path.to_string_lossy());
+    }
+    // SAFETY: dlerror's message is a C string that lives until the next call in this thread.
+    let message = unsafe { CStr::from_ptr(message) };
+    bail!("{}", message.to_string_lossy());
+}

@@ -1,0 +1,266 @@
+//! A whole run: open or resume, train step by step, save, say how it went.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use models::checkpoint::Checkpoint;
+use models::config::ModelConfig;
+use models::image::ImageProcessor;
+use shared::config::{self, RunConfig};
+use shared::control::LearnerControl;
+use shared::ids::PolicyVersion;
+use shared::ring::Consumer;
+use shared::run_dir;
+use shared::telemetry::{Metrics, Source as MetricsSource, Telemetry};
+
+use crate::after_sync::AfterSync;
+use crate::checkpoint::{self, Saved, Snapshot};
+use crate::device;
+use crate::ledger::{Sampling, Tally};
+use crate::loss::LossSettings;
+use crate::metrics::StepReport;
+use crate::model::Model;
+use crate::optimizer::{AdamW, OptimizerSettings};
+use crate::source::{Source, SourceState};
+use crate::summary::Summary;
+use crate::train::{Stepped, Trainer};
+use crate::update::{Policy, UpdateSettings};
+
+/// Trains until all steps are done or `stop` goes up; both end with a checkpoint.
+pub fn run(config: &RunConfig, stop: &AtomicBool, telemetry: &Telemetry) -> Result<()> {
+    let mut run = Run::open(config)?;
+    let progress = telemetry.progress(Some(config.learner.steps));
+    let is_stopping = || stop.load(Ordering::SeqCst);
+    let note = |text: &str| progress.note(text);
+
+    let weights = run.trainer.publish()?;
+    run.published(&weights);
+    while run.trainer.step < config.learner.steps && !is_stopping() {
+        match run.trainer.step(&is_stopping, &note)? {
+            Stepped::Trained(weights, report) => {
+                run.published(&weights);
+                progress.step(report.step, &report.line());
+                run.log(&report)?;
+                run.save_if_due()?;
+            }
+            Stepped::Starved(tally) => return run.starved(&tally),
+            Stepped::Stopped => break,
+        }
+    }
+    run.after_sync.finish();
+    run.save()?;
+    drop(progress);
+    run.end()
+}
+
+/// A run in progress.
+struct Run<'a> {
+    config: &'a RunConfig,
+    trainer: Trainer,
+    metrics: Metrics,
+    summary: Summary,
+    after_sync: AfterSync,
+    /// The newest publication, and the step of the newest checkpoint.
+    weights: PathBuf,
+    saved_step: Option<u64>,
+}
+
+impl<'a> Run<'a> {
+    fn open(config: &'a RunConfig) -> Result<Self> {
+        let (run_dir, args) = (&config.run.run_dir, &config.learner);
+        // Before anything is made: a wrong model folder leaves no run behind.
+        let model_config = ModelConfig::from_dir(&config.run.model)?;
+        let images = ImageProcessor::from_dir(&config.run.model, &model_config.vision)?;
+        let initial = Checkpoint::open(&config.run.model)?;
+        initial.check(&model_config)?;
+        let device = device::open(args.device)?;
+        if let Some(threads) = args.threads {
+            tch::set_num_threads(i32::try_from(threads)?);
+        }
+
+        run_dir::create(run_dir)?;
+        let mut control = LearnerControl::create_or_open(run_dir)?;
+        let saved = find_saved(run_dir, args.resume)?;
+        if saved.is_none() && !args.resume {
+            discard_rings(&control)?;
+        }
+        config::save(config)?;
+        let step = saved.as_ref().map_or(0, |saved| saved.step);
+        let mut metrics = Metrics::open(run_dir, MetricsSource::Learner)?;
+        metrics.rewind(step + 1)?;
+
+        let resolved = args.resolved();
+        let loss = LossSettings {
+            clip_low: resolved.clip_low,
+            clip_high: resolved.clip_high,
+            dual_clip: args.dual_clip,
+            kl_coef: resolved.kl_coef,
+            kl_estimator: args.kl_estimator,
+            kl_weighted: args.kl_weighted,
+            aggregation: resolved.aggregation,
+            normaliser: args.tor_normaliser,
+        };
+        let mut model = match &saved {
+            Some(saved) => Model::load(&model_config, &Checkpoint::open(&saved.dir)?, device)?,
+            None => Model::load(&model_config, &initial, device)?,
+        };
+        if args.freeze_vision {
+            model.parameters_mut().freeze("visual.")?;
+        }
+        let reference = if loss.has_kl() { Some(Model::load(&model_config, &initial, device)?) } else { None };
+        let updates_per_step = args.batch_prompts.div_ceil(resolved.mini_batch_prompts) * args.updates_epochs;
+        let optimizer = OptimizerSettings::new(args, updates_per_step);
+        let optimizer = match &saved {
+            Some(saved) => AdamW::load(optimizer, &saved.optimizer(), model.parameters())?,
+            None => AdamW::new(optimizer),
+        };
+        let settings = UpdateSettings {
+            num_epochs: args.updates_epochs,
+            mini_batch_prompts: resolved.mini_batch_prompts,
+            micro_batch_tokens: args.micro_batch_tokens,
+            loss,
+        };
+        let policy = Policy { model, reference, images, optimizer, settings };
+
+        let sampling = Sampling {
+            batch_prompts: args.batch_prompts,
+            max_rounds: args.sampling_rounds,
+            max_staleness: args.max_staleness,
+            group_filter: resolved.group_filter,
+        };
+        let saved_step = saved.as_ref().map(|saved| saved.step);
+        report_start(config, saved.as_ref(), &policy);
+        let state = saved.map_or_else(SourceState::default, |saved| saved.source);
+        let trainer = Trainer {
+            run_dir: run_dir.clone(),
+            seed: config.run.seed,
+            args: args.clone(),
+            resolved,
+            source: Source::new(sampling, state, &mut control)?,
+            control,
+            policy,
+            step,
+        };
+        Ok(Self {
+            config,
+            trainer,
+            metrics,
+            summary: Summary::new(step),
+            after_sync: AfterSync::new(args.after_sync.clone()),
+            weights: PathBuf::new(),
+            saved_step,
+        })
+    }
+
+    fn published(&mut self, weights: &Path) {
+        self.weights = weights.to_owned();
+        self.after_sync.start(&self.trainer.run_dir, PolicyVersion(self.trainer.step), weights);
+    }
+
+    fn log(&mut self, report: &StepReport) -> Result<()> {
+        for (index, update) in report.update.updates.iter().enumerate().filter(|(_, update)| update.is_skipped) {
+            tracing::error!("step {}, update {}: the gradient norm is {}; update skipped", report.step, index + 1, update.grad_norm);
+        }
+        let wanted = self.config.learner.batch_prompts;
+        if report.batch.groups.len() < wanted {
+            tracing::warn!("step {}: {} of {wanted} groups kept, {}", report.step, report.batch.groups.len(), report.tally.reasons());
+        }
+        self.summary.add(report);
+        let mut metrics = report.metrics();
+        metrics.push(("sync/failed_commands", self.after_sync.num_failed() as f64));
+        self.metrics.log(report.step, &metrics).context("cannot write metrics.jsonl")
+    }
+
+    fn save_if_due(&mut self) -> Result<()> {
+        let every = self.config.learner.save_every;
+        if every > 0 && self.trainer.step.is_multiple_of(every) { self.save() } else { Ok(()) }
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if self.saved_step == Some(self.trainer.step) {
+            return Ok(());
+        }
+        let source = self.trainer.source.state();
+        let snapshot = Snapshot {
+            step: self.trainer.step,
+            weights: &self.weights,
+            optimizer: &self.trainer.policy.optimizer,
+            source: &source,
+            config: self.config,
+        };
+        let path = checkpoint::save(&self.trainer.run_dir, &snapshot, self.config.learner.keep_checkpoints)?;
+        tracing::info!("saved {}", path.display());
+        self.saved_step = Some(self.trainer.step);
+        Ok(())
+    }
+
+    /// Nothing left to train on: the run cannot go on by itself.
+    fn starved(mut self, tally: &Tally) -> Result<()> {
+        self.after_sync.finish();
+        self.save()?;
+        self.trainer.control.stop();
+        let step = self.trainer.step + 1;
+        bail!(
+            "step {step}: no group was kept, {}; raise --group-size, --temperature or --sampling-rounds, or use --group-filter off, and --resume",
+            tally.reasons()
+        )
+    }
+
+    fn end(self) -> Result<()> {
+        let steps = self.config.learner.steps;
+        if self.trainer.step >= steps {
+            self.trainer.control.stop();
+        } else {
+            tracing::info!("stopped at step {} of {steps}; --resume goes on, the rollouts wait for it", self.trainer.step);
+        }
+        for line in self.summary.lines(&self.trainer, self.after_sync.num_failed()) {
+            tracing::info!("{line}");
+        }
+        Ok(())
+    }
+}
+
+/// The checkpoint to go on from. Without `--resume` a run folder that has one is refused: training over it would lose it.
+fn find_saved(run_dir: &Path, resume: bool) -> Result<Option<Saved>> {
+    let saved = checkpoint::newest(run_dir)?;
+    match &saved {
+        Some(saved) => ensure!(
+            resume,
+            "{} has a checkpoint of step {}: add --resume to go on, or choose another --run-dir",
+            run_dir.display(),
+            saved.step
+        ),
+        None if resume => tracing::info!("no checkpoint yet in {}: starting at step 0", run_dir.display()),
+        None => {}
+    }
+    Ok(saved)
+}
+
+/// A new run in a used folder: records that are left there may be of another configuration.
+fn discard_rings(control: &LearnerControl) -> Result<()> {
+    for path in control.ring_paths() {
+        let num_bytes = Consumer::open(&path)?.discard_unread();
+        if num_bytes > 0 {
+            tracing::info!("dropped {num_bytes} unread bytes of an earlier run in {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn report_start(config: &RunConfig, saved: Option<&Saved>, policy: &Policy) {
+    let num_trained: usize = policy.model.parameters().trainable().map(|parameter| parameter.tensor.numel()).sum();
+    let (model, run_dir) = (config.run.model.display(), config.run.run_dir.display());
+    tracing::info!("{model}: {num_trained} trained parameters, libtorch {}; run folder {run_dir}", device::version());
+    let Some(saved) = saved else { return };
+    tracing::info!("resuming after step {} from {}", saved.step, saved.dir.display());
+    let now = serde_json::to_value(config).unwrap_or_default();
+    for (table, keys) in now.as_object().into_iter().flatten() {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            let before = &saved.config[table][key];
+            if before != value {
+                tracing::warn!("[{table}] {key} was {before} at the checkpoint and is {value} now");
+            }
+        }
+    }
+}
