@@ -17,7 +17,11 @@ impl AfterSync {
     /// A runner of `command`, if there is one.
     #[must_use]
     pub fn new(command: Option<String>) -> Self {
-        Self { command, running: None, num_failed: 0 }
+        Self {
+            command,
+            running: None,
+            num_failed: 0,
+        }
     }
 
     /// Commands that failed so far.
@@ -33,7 +37,10 @@ impl AfterSync {
         let Some(command) = &self.command else { return };
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(command).stdin(Stdio::null());
-        shell.env("TOR_VERSION", version.0.to_string()).env("TOR_WEIGHTS", weights).env("TOR_RUN_DIR", run_dir);
+        shell
+            .env("TOR_VERSION", version.0.to_string())
+            .env("TOR_WEIGHTS", weights)
+            .env("TOR_RUN_DIR", run_dir);
         match shell.spawn() {
             Ok(child) => self.running = Some((version, child)),
             Err(error) => self.report(version, &error.to_string()),
@@ -42,7 +49,9 @@ impl AfterSync {
 
     /// Waits for the running command.
     pub fn finish(&mut self) {
-        let Some((version, mut child)) = self.running.take() else { return };
+        let Some((version, mut child)) = self.running.take() else {
+            return;
+        };
         match child.wait() {
             Ok(status) if status.success() => tracing::debug!("--after-sync of {version}: done"),
             Ok(status) => self.report(version, &describe(status)),
@@ -74,6 +83,9 @@ mod tests {
         }
         after_sync.finish();
         assert_eq!(after_sync.num_failed(), 1);
-        assert_eq!(std::fs::read_to_string(folder.path().join("seen")).unwrap(), "1 w\n2 w\n3 w\n");
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("seen")).unwrap(),
+            "1 w\n2 w\n3 w\n"
+        );
     }
 }

@@ -101,9 +101,16 @@ pub fn save(run_dir: &Path, snapshot: &Snapshot<'_>, keep: usize) -> Result<Path
 
 /// The newest checkpoint of a run.
 pub fn newest(run_dir: &Path) -> Result<Option<Saved>> {
-    let Some((step, dir)) = list(&root(run_dir), PREFIX)?.pop() else { return Ok(None) };
+    let Some((step, dir)) = list(&root(run_dir), PREFIX)?.pop() else {
+        return Ok(None);
+    };
     let saved = load(&dir).with_context(|| format!("cannot resume from {}", dir.display()))?;
-    ensure!(saved.step == step, "{}: is of step {}", dir.display(), saved.step);
+    ensure!(
+        saved.step == step,
+        "{}: is of step {}",
+        dir.display(),
+        saved.step
+    );
     Ok(Some(saved))
 }
 
@@ -140,7 +147,8 @@ fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
 /// The weights beside it are f32, whatever the model that the run started from was stored as.
 fn write_model_config(path: &Path) -> Result<()> {
     let read = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut config: Value = serde_json::from_slice(&read).with_context(|| path.display().to_string())?;
+    let mut config: Value =
+        serde_json::from_slice(&read).with_context(|| path.display().to_string())?;
     let mut tables = vec![&mut config];
     while let Some(table) = tables.pop() {
         for (key, value) in table.as_object_mut().into_iter().flatten() {
@@ -174,12 +182,28 @@ fn rename(temporary: &Path, target: &Path) -> Result<()> {
 fn load(dir: &Path) -> Result<Saved> {
     let read = fs::read(dir.join(TRAINER)).context(TRAINER)?;
     let state: TrainerState = serde_json::from_slice(&read).context(TRAINER)?;
-    ensure!(state.format == FORMAT, "{TRAINER}: format {}, expected {FORMAT}", state.format);
+    ensure!(
+        state.format == FORMAT,
+        "{TRAINER}: format {}, expected {FORMAT}",
+        state.format
+    );
     let kept = decode_records(&fs::read(dir.join(RECORDS)).context(RECORDS)?).context(RECORDS)?;
     let tickets: Vec<Ticket> = kept.iter().map(|record| record.ticket).collect();
-    ensure!(tickets == state.surplus_tickets, "{RECORDS}: not the groups that {TRAINER} names");
-    let source = SourceState { next_ticket: state.next_ticket, awaited: state.awaited_tickets, kept };
-    Ok(Saved { dir: dir.to_owned(), step: state.step, source, config: state.config })
+    ensure!(
+        tickets == state.surplus_tickets,
+        "{RECORDS}: not the groups that {TRAINER} names"
+    );
+    let source = SourceState {
+        next_ticket: state.next_ticket,
+        awaited: state.awaited_tickets,
+        kept,
+    };
+    Ok(Saved {
+        dir: dir.to_owned(),
+        step: state.step,
+        source,
+        config: state.config,
+    })
 }
 
 /// Each record as its length (u64, little-endian) and its bytes.
@@ -197,7 +221,9 @@ fn decode_records(mut bytes: &[u8]) -> Result<Vec<GroupRecord>> {
     let mut records = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let length = usize::try_from(u64::from_le_bytes(*length))?;
-        let Some((frame, rest)) = rest.split_at_checked(length) else { bail!("the last record is cut off") };
+        let Some((frame, rest)) = rest.split_at_checked(length) else {
+            bail!("the last record is cut off")
+        };
         records.push(codec::decode(frame)?);
         bytes = rest;
     }
@@ -234,8 +260,14 @@ fn list(root: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(step) = name.strip_prefix(prefix).and_then(|digits| digits.parse().ok()) {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if let Some(step) = name
+            .strip_prefix(prefix)
+            .and_then(|digits| digits.parse().ok())
+        {
             found.push((step, path));
         }
     }

@@ -1,5 +1,8 @@
 //! Where libtorch computes, and which libtorch that is.
-#![allow(unsafe_code, reason = "loads libtorch's CUDA half at run time, so that one binary serves both")]
+#![allow(
+    unsafe_code,
+    reason = "loads libtorch's CUDA half at run time, so that one binary serves both"
+)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -21,14 +24,18 @@ unsafe extern "C" {
 
 /// libtorch's device for a configured one. For a GPU it loads the CUDA library first; there is no fall-back.
 pub fn open(device: Device) -> Result<tch::Device> {
-    let Device::Cuda(number) = device else { return Ok(tch::Device::Cpu) };
+    let Device::Cuda(number) = device else {
+        return Ok(tch::Device::Cpu);
+    };
     let folder = libtorch_folder().context("libtorch is not loaded from a file")?;
     load(&folder.join(CUDA_LIBRARY)).with_context(|| {
         format!("--device {device} needs {CUDA_LIBRARY} of libtorch {}: set LIBTORCH to a CUDA build of that version and build again", version())
     })?;
     let num_devices = tch::Cuda::device_count();
     if i64::from(number) >= num_devices {
-        bail!("--device {device}: libtorch sees {num_devices} GPUs (driver missing or too old? see nvidia-smi)");
+        bail!(
+            "--device {device}: libtorch sees {num_devices} GPUs (driver missing or too old? see nvidia-smi)"
+        );
     }
     Ok(tch::Device::Cuda(usize::from(number)))
 }
@@ -44,8 +51,13 @@ pub fn version() -> String {
 #[must_use]
 pub fn libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let mut paths = maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
-    let library = paths.find(|path| path.file_name().is_some_and(|name| name == "libtorch_cpu.so"))?;
+    let mut paths = maps
+        .lines()
+        .filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
+    let library = paths.find(|path| {
+        path.file_name()
+            .is_some_and(|name| name == "libtorch_cpu.so")
+    })?;
     library.parent().map(Path::to_owned)
 }
 

@@ -4,8 +4,10 @@
 //!
 //! A run:
 //! - [`train`]: one training step
+//! - [`run`]: all of them; opening, resuming, ending; [`summary`], [`signals`], [`after_sync`]
 //! - [`source`]: records from the rings of all rollouts, [`ledger`]: the book of tickets
 //! - [`publish`]: parameters to the rollouts
+//! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly
 //! - [`metrics`]: a step's numbers
 //!
 //! The algorithm, plain data and arithmetic:
@@ -20,10 +22,16 @@
 //! - [`model`]: Qwen2.5-VL; a group's prompt is computed once
 //! - [`logprobs`]: its log-probabilities of response tokens, and the way back from their gradient
 //!
+//! The machine: [`device`], [`doctor`]
+//!
 //! Read `train.rs` first.
 
 pub mod advantage;
+pub mod after_sync;
 pub mod batch;
+pub mod checkpoint;
+pub mod device;
+pub mod doctor;
 pub mod ledger;
 pub mod logprobs;
 pub mod loss;
@@ -32,7 +40,10 @@ pub mod model;
 mod numbers;
 pub mod optimizer;
 pub mod publish;
+pub mod run;
+pub mod signals;
 pub mod source;
+pub mod summary;
 pub mod token_weights;
 pub mod train;
 pub mod update;

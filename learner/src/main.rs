@@ -1,2 +1,67 @@
-//! x
-fn main() {}
+//! `learner`: trains the policy of a run; `learner doctor`: says what is installed.
+
+use std::io::stdout;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use learner::{doctor, run, signals};
+use shared::config::{self, LearnerArgs, Program, RunArgs};
+use shared::telemetry;
+
+/// Trains Qwen2.5-VL by reinforcement learning with token reweighting, on what `rollout` generates for it
+///
+/// Start `rollout` with the same --run-dir, before or after. Ctrl-C finishes the step, saves and ends; --resume goes on.
+#[derive(Parser, Debug)]
+#[command(name = "learner", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    learner: LearnerArgs,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Says what is installed, what would work, and what to do about what does not
+    Doctor,
+    /// One bf16 product: dies where the system has no AMX for it
+    #[command(name = doctor::PROBE_COMMAND, hide = true)]
+    ProbeBf16,
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<ExitCode> {
+    let matches = Cli::command().get_matches();
+    match Cli::from_arg_matches(&matches)?.command {
+        Some(Command::Doctor) => doctor::report(&mut stdout().lock())?,
+        Some(Command::ProbeBf16) if doctor::probe_bf16() => {}
+        Some(Command::ProbeBf16) => return Ok(ExitCode::FAILURE),
+        None => {
+            let config = config::load(&matches, Program::Learner)?;
+            let telemetry = telemetry::init("learner")?;
+            let stop = signals::watch()?;
+            run::run(&config, &stop, &telemetry)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "the last word of the program, also when logging never started"
+)]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -108,8 +108,13 @@ impl<'a> Run<'a> {
         if args.freeze_vision {
             model.parameters_mut().freeze("visual.")?;
         }
-        let reference = if loss.has_kl() { Some(Model::load(&model_config, &initial, device)?) } else { None };
-        let updates_per_step = args.batch_prompts.div_ceil(resolved.mini_batch_prompts) * args.updates_epochs;
+        let reference = if loss.has_kl() {
+            Some(Model::load(&model_config, &initial, device)?)
+        } else {
+            None
+        };
+        let updates_per_step =
+            args.batch_prompts.div_ceil(resolved.mini_batch_prompts) * args.updates_epochs;
         let optimizer = OptimizerSettings::new(args, updates_per_step);
         let optimizer = match &saved {
             Some(saved) => AdamW::load(optimizer, &saved.optimizer(), model.parameters())?,
@@ -121,7 +126,13 @@ impl<'a> Run<'a> {
             micro_batch_tokens: args.micro_batch_tokens,
             loss,
         };
-        let policy = Policy { model, reference, images, optimizer, settings };
+        let policy = Policy {
+            model,
+            reference,
+            images,
+            optimizer,
+            settings,
+        };
 
         let sampling = Sampling {
             batch_prompts: args.batch_prompts,
@@ -155,26 +166,52 @@ impl<'a> Run<'a> {
 
     fn published(&mut self, weights: &Path) {
         self.weights = weights.to_owned();
-        self.after_sync.start(&self.trainer.run_dir, PolicyVersion(self.trainer.step), weights);
+        self.after_sync.start(
+            &self.trainer.run_dir,
+            PolicyVersion(self.trainer.step),
+            weights,
+        );
     }
 
     fn log(&mut self, report: &StepReport) -> Result<()> {
-        for (index, update) in report.update.updates.iter().enumerate().filter(|(_, update)| update.is_skipped) {
-            tracing::error!("step {}, update {}: the gradient norm is {}; update skipped", report.step, index + 1, update.grad_norm);
+        for (index, update) in report
+            .update
+            .updates
+            .iter()
+            .enumerate()
+            .filter(|(_, update)| update.is_skipped)
+        {
+            tracing::error!(
+                "step {}, update {}: the gradient norm is {}; update skipped",
+                report.step,
+                index + 1,
+                update.grad_norm
+            );
         }
         let wanted = self.config.learner.batch_prompts;
         if report.batch.groups.len() < wanted {
-            tracing::warn!("step {}: {} of {wanted} groups kept, {}", report.step, report.batch.groups.len(), report.tally.reasons());
+            tracing::warn!(
+                "step {}: {} of {wanted} groups kept, {}",
+                report.step,
+                report.batch.groups.len(),
+                report.tally.reasons()
+            );
         }
         self.summary.add(report);
         let mut metrics = report.metrics();
         metrics.push(("sync/failed_commands", self.after_sync.num_failed() as f64));
-        self.metrics.log(report.step, &metrics).context("cannot write metrics.jsonl")
+        self.metrics
+            .log(report.step, &metrics)
+            .context("cannot write metrics.jsonl")
     }
 
     fn save_if_due(&mut self) -> Result<()> {
         let every = self.config.learner.save_every;
-        if every > 0 && self.trainer.step.is_multiple_of(every) { self.save() } else { Ok(()) }
+        if every > 0 && self.trainer.step.is_multiple_of(every) {
+            self.save()
+        } else {
+            Ok(())
+        }
     }
 
     fn save(&mut self) -> Result<()> {
@@ -189,7 +226,11 @@ impl<'a> Run<'a> {
             source: &source,
             config: self.config,
         };
-        let path = checkpoint::save(&self.trainer.run_dir, &snapshot, self.config.learner.keep_checkpoints)?;
+        let path = checkpoint::save(
+            &self.trainer.run_dir,
+            &snapshot,
+            self.config.learner.keep_checkpoints,
+        )?;
         tracing::info!("saved {}", path.display());
         self.saved_step = Some(self.trainer.step);
         Ok(())
@@ -212,9 +253,15 @@ impl<'a> Run<'a> {
         if self.trainer.step >= steps {
             self.trainer.control.stop();
         } else {
-            tracing::info!("stopped at step {} of {steps}; --resume goes on, the rollouts wait for it", self.trainer.step);
+            tracing::info!(
+                "stopped at step {} of {steps}; --resume goes on, the rollouts wait for it",
+                self.trainer.step
+            );
         }
-        for line in self.summary.lines(&self.trainer, self.after_sync.num_failed()) {
+        for line in self
+            .summary
+            .lines(&self.trainer, self.after_sync.num_failed())
+        {
             tracing::info!("{line}");
         }
         Ok(())
@@ -231,7 +278,10 @@ fn find_saved(run_dir: &Path, resume: bool) -> Result<Option<Saved>> {
             run_dir.display(),
             saved.step
         ),
-        None if resume => tracing::info!("no checkpoint yet in {}: starting at step 0", run_dir.display()),
+        None if resume => tracing::info!(
+            "no checkpoint yet in {}: starting at step 0",
+            run_dir.display()
+        ),
         None => {}
     }
     Ok(saved)
@@ -242,18 +292,33 @@ fn discard_rings(control: &LearnerControl) -> Result<()> {
     for path in control.ring_paths() {
         let num_bytes = Consumer::open(&path)?.discard_unread();
         if num_bytes > 0 {
-            tracing::info!("dropped {num_bytes} unread bytes of an earlier run in {}", path.display());
+            tracing::info!(
+                "dropped {num_bytes} unread bytes of an earlier run in {}",
+                path.display()
+            );
         }
     }
     Ok(())
 }
 
 fn report_start(config: &RunConfig, saved: Option<&Saved>, policy: &Policy) {
-    let num_trained: usize = policy.model.parameters().trainable().map(|parameter| parameter.tensor.numel()).sum();
+    let num_trained: usize = policy
+        .model
+        .parameters()
+        .trainable()
+        .map(|parameter| parameter.tensor.numel())
+        .sum();
     let (model, run_dir) = (config.run.model.display(), config.run.run_dir.display());
-    tracing::info!("{model}: {num_trained} trained parameters, libtorch {}; run folder {run_dir}", device::version());
+    tracing::info!(
+        "{model}: {num_trained} trained parameters, libtorch {}; run folder {run_dir}",
+        device::version()
+    );
     let Some(saved) = saved else { return };
-    tracing::info!("resuming after step {} from {}", saved.step, saved.dir.display());
+    tracing::info!(
+        "resuming after step {} from {}",
+        saved.step,
+        saved.dir.display()
+    );
     let now = serde_json::to_value(config).unwrap_or_default();
     for (table, keys) in now.as_object().into_iter().flatten() {
         for (key, value) in keys.as_object().into_iter().flatten() {

@@ -12,14 +12,22 @@ const INTERRUPTED: i32 = 130;
 /// Starts watching. The flag goes up with the first signal.
 pub fn watch() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot watch for signals")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot watch for signals")?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
     };
     let raised = Arc::clone(&flag);
     let watch = move || runtime.block_on(follow(&mut interrupt, &mut terminate, &raised));
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)?;
     Ok(flag)
 }
 

@@ -48,7 +48,9 @@ impl Summary {
         self.num_trained_groups += report.batch.groups.len();
         self.num_refused += tally.num_stale + tally.num_damaged + tally.num_unexpected;
         self.num_reopened += tally.num_reopened;
-        self.max_difference = self.max_difference.max(report.update.mismatch.max_difference);
+        self.max_difference = self
+            .max_difference
+            .max(report.update.mismatch.max_difference);
     }
 
     /// The summary, line by line.
@@ -74,15 +76,26 @@ impl Summary {
             ));
         }
         if num_steps > 0 {
-            lines.push(format!("largest |rollout logprob - policy logprob|: {:.1e}", self.max_difference));
+            lines.push(format!(
+                "largest |rollout logprob - policy logprob|: {:.1e}",
+                self.max_difference
+            ));
         }
         let troubles = [
-            (trainer.policy.optimizer.num_skipped(), "updates skipped (gradient not finite)"),
+            (
+                trainer.policy.optimizer.num_skipped(),
+                "updates skipped (gradient not finite)",
+            ),
             (self.num_refused as u64, "records refused"),
             (self.num_reopened as u64, "groups generated again"),
             (num_failed_commands, "--after-sync commands failed"),
         ];
-        lines.extend(troubles.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        lines.extend(
+            troubles
+                .iter()
+                .filter(|(count, _)| *count > 0)
+                .map(|(count, what)| format!("{count} {what}")),
+        );
         lines
     }
 }
