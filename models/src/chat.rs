@@ -196,3 +196,132 @@ fn special_token(config: &Object, key: &str) -> Option<String> {
 fn template_error(error: minijinja::Error) -> Error {
     Error::ChatTemplate(error.to_string().replace('\n', " "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(template: &str) -> Result<String> {
+        ChatTemplate::new(template.to_owned())?.render(&[Message::text("user", "hello")], true)
+    }
+
+    fn refused(template: &str) -> String {
+        let error = render(template).unwrap_err().to_string();
+        assert!(!error.contains('\n') && error.len() < 1000, "{error}");
+        error
+    }
+
+    #[test]
+    fn whitespace_is_that_of_hugging_face() {
+        let template = "{% for m in messages %}\n    {% if true %}\n{{ m.role }}\n    {% endif %}\n{% endfor %}\n";
+        assert_eq!(render(template).unwrap(), "user\n");
+        assert_eq!(render("a\n").unwrap(), "a");
+    }
+
+    #[test]
+    fn python_methods_work() {
+        assert_eq!(
+            render("{{ messages[0].content.upper().split('L')[0] }}").unwrap(),
+            "HE"
+        );
+        assert_eq!(
+            render("{{ messages[0].get('name', 'none') }}").unwrap(),
+            "none"
+        );
+        assert_eq!(
+            render("{% if tools %}a{% else %}b{% endif %}").unwrap(),
+            "b"
+        );
+    }
+
+    #[test]
+    fn a_part_is_recognised_by_its_type() {
+        let template = "{% for p in messages[0].content %}{% if p['type'] == 'image' %}[I]{% elif 'text' in p %}{{ p.text }}{% endif %}{% endfor %}";
+        let content = vec![
+            Content::Text("a".into()),
+            Content::Image,
+            Content::Text("b".into()),
+        ];
+        let message = Message {
+            role: "user".into(),
+            content,
+        };
+        let text = ChatTemplate::new(template.to_owned())
+            .unwrap()
+            .render(&[message], true)
+            .unwrap();
+        assert_eq!(text, "a[I]b");
+    }
+
+    #[test]
+    fn attack_endless_loop() {
+        let error = refused(
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a * b %}{% endfor %}{% endfor %}",
+        );
+        assert!(error.contains("fuel"), "{error}");
+    }
+
+    #[test]
+    fn attack_memory() {
+        refused("{{ 'a' * 999999999999 }}");
+        refused(
+            "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        );
+        refused("{% set s = 'a' * 1000000 %}{{ s.replace('a', s) }}");
+        refused("{% set s = 'a' * 1000000 %}{{ s.join(s) }}");
+        refused("{{ '%999999999d' % 1 }}{{ '{:>9999999999}'.format(1) }}");
+        refused("{{ range(99999999999) }}");
+    }
+
+    #[test]
+    fn attack_recursion() {
+        refused("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}");
+        for (open, close) in [("(", ")"), ("[", "]"), ("not ", ""), ("-", "")] {
+            refused(&format!(
+                "{{{{ {}1{} }}}}",
+                open.repeat(100_000),
+                close.repeat(100_000)
+            ));
+        }
+        refused(&"{% if true %}".repeat(100_000));
+        refused("{% include 'chat_template' %}");
+    }
+
+    #[test]
+    fn attack_reading_files() {
+        refused("{% include '/etc/passwd' %}");
+        refused("{% import '/etc/passwd' as p %}");
+    }
+
+    #[test]
+    fn what_the_template_refuses_is_told() {
+        assert!(refused("{{ raise_exception('only user turns') }}").contains("only user turns"));
+        refused("{{ messages | tojson }}");
+        refused("{% endfor %}");
+    }
+
+    #[test]
+    fn the_first_file_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let text = || ChatTemplate::from_dir(dir.path())?.render(&[], false);
+        assert!(text().unwrap_err().to_string().contains("no chat template"));
+        write(
+            "tokenizer_config.json",
+            r#"{"chat_template": [{"name": "rag", "template": "r"}]}"#,
+        );
+        assert!(text().unwrap_err().to_string().contains("default"));
+        write(
+            "tokenizer_config.json",
+            r#"{"eos_token": {"content": "<e>"}, "chat_template": [{"name": "default", "template": "t{{ eos_token }}"}]}"#,
+        );
+        assert_eq!(text().unwrap(), "t<e>");
+        write(
+            "chat_template.json",
+            r#"{"chat_template": "j{{ eos_token }}"}"#,
+        );
+        assert_eq!(text().unwrap(), "j<e>");
+        write("chat_template.jinja", "f{{ bos_token }}");
+        assert_eq!(text().unwrap(), "f");
+    }
+}

@@ -259,4 +259,4 @@ fn hub_name(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -389,3 +389,6 @@ fn positive(object: &Object, key: &str) -> Result<Option<f64>> {
         other => Ok(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,3 +83,6 @@ pub fn mrope(ids: &[u32], grids: &[Grid], config: &ModelConfig) -> Result<Positi
 pub fn image_tokens(grid: Grid, merge: usize) -> usize {
     grid.t * (grid.h / merge) * (grid.w / merge)
 }
+
+#[cfg(test)]
+mod tests;

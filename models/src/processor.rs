@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::chat::{ChatTemplate, Content, Message};
 use crate::config::ModelConfig;
-use crate::image::{Grid, ImageProcessor, ImageSettings, RgbImage};
+use crate::image::{Grid, ImageProcessor, RgbImage};
 use crate::positions::image_tokens;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -55,31 +55,12 @@ impl Processor {
         let config = ModelConfig::from_dir(dir)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         let chat = ChatTemplate::from_dir(dir)?;
-        let settings = ImageSettings::from_dir(dir)?;
-        let vision = &config.vision;
-        for (key, expected, got) in [
-            ("patch_size", vision.patch_size, settings.patch_size),
-            (
-                "temporal_patch_size",
-                vision.temporal_patch_size,
-                settings.temporal_patch_size,
-            ),
-            ("merge_size", vision.spatial_merge_size, settings.merge_size),
-        ] {
-            if expected != got {
-                let problem = format!("must be {expected} as in config.json, got {got}");
-                return Err(Error::Config {
-                    path: dir.join("preprocessor_config.json"),
-                    key: key.into(),
-                    problem,
-                });
-            }
-        }
+        let images = ImageProcessor::from_dir(dir, &config.vision)?;
         Ok(Self {
             config,
             tokenizer,
             chat,
-            images: ImageProcessor::new(settings),
+            images,
         })
     }
 
@@ -232,5 +213,75 @@ impl Prompt {
             .iter_mut()
             .for_each(|image| image.pixels.fill(level));
         prompt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processor() -> Processor {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/qwen2_5_vl/model");
+        Processor::from_dir(&model).unwrap()
+    }
+
+    fn image() -> RgbImage {
+        RgbImage {
+            width: 64,
+            height: 60,
+            pixels: vec![9; 64 * 60 * 3],
+        }
+    }
+
+    fn user(text: &str) -> Vec<Message> {
+        let content = vec![Content::Image, Content::Text(text.into())];
+        vec![Message {
+            role: "user".into(),
+            content,
+        }]
+    }
+
+    #[test]
+    fn a_placeholder_written_out_in_the_text_is_refused() {
+        for text in ["<|image_pad|>", "<|video_pad|>"] {
+            let error = processor()
+                .prompt(&user(text), &[image()])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("placeholder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn images_must_be_as_many_as_the_messages_say() {
+        for images in [vec![], vec![image(), image()]] {
+            let error = processor()
+                .prompt(&user("?"), &images)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("expected 1 images"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_long_prompt_is_refused_and_never_cut() {
+        let processor = processor();
+        let prompt = processor.prompt(&user("How long?"), &[image()]).unwrap();
+        let error = prompt.check_length(10, &processor.config).unwrap_err();
+        let span = prompt.grids[0].num_patches() / 4;
+        assert!(
+            matches!(error, Error::PromptTooLong { image_tokens, max: 10, .. } if image_tokens == span)
+        );
+    }
+
+    #[test]
+    fn a_missing_folder_is_one_clear_line() {
+        let error = Processor::from_dir(Path::new("/nowhere"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("no config.json in /nowhere") && !error.contains('\n'),
+            "{error}"
+        );
     }
 }
