@@ -15,6 +15,12 @@ use crate::{Error, Result};
 /// Instructions, or 64-byte pieces of data, that one rendering may use: 64 MB at most.
 const FUEL: u64 = 1_000_000;
 const RECURSION_LIMIT: usize = 100;
+/// Longest template; published ones are below 20 KB.
+const MAX_TEMPLATE_BYTES: usize = 64 << 10;
+/// Stack of the thread that compiles or renders. The template engine bounds the depth of statements but not that of
+/// operators, nor of the values that a template nests; this holds the deepest that the two limits above let through.
+/// It is address space: only what is touched becomes memory.
+const STACK_BYTES: usize = 512 << 20;
 const MAX_TOKENIZER_CONFIG_BYTES: u64 = 32 << 20;
 const NAME: &str = "chat_template";
 
@@ -144,9 +150,15 @@ impl ChatTemplate {
                 Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
             },
         );
-        environment
-            .add_template_owned(NAME, source)
-            .map_err(template_error)?;
+        if source.len() > MAX_TEMPLATE_BYTES {
+            let got = source.len();
+            let problem = format!("{got} bytes, more than the {MAX_TEMPLATE_BYTES} allowed");
+            return Err(Error::ChatTemplate(problem));
+        }
+        let environment = on_deep_stack(move || {
+            let added = environment.add_template_owned(NAME, source);
+            added.map(|()| environment).map_err(template_error)
+        })?;
         Ok(Self {
             environment,
             special_tokens: Vec::new(),
@@ -166,9 +178,10 @@ impl ChatTemplate {
             .map(|(key, token)| (*key, token.as_str()));
         let tokens = Value::from_pairs(tokens);
         let messages: Value = messages.iter().map(Message::to_value).collect();
-        template
-            .render(context! { messages, add_generation_prompt, tools => (), ..tokens })
-            .map_err(template_error)
+        on_deep_stack(|| {
+            let context = context! { messages, add_generation_prompt, tools => (), ..tokens };
+            template.render(context).map_err(template_error)
+        })
     }
 }
 
@@ -191,6 +204,18 @@ fn special_token(config: &Object, key: &str) -> Option<String> {
         .as_str()
         .or_else(|| value.get("content")?.as_str())
         .map(str::to_owned)
+}
+
+/// Runs `work` on a thread with a stack that no template overflows.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|error| Error::ChatTemplate(error.to_string()))?;
+        let panicked = |_| Error::ChatTemplate("the template engine failed on it".into());
+        thread.join().map_err(panicked)?
+    })
 }
 
 fn template_error(error: minijinja::Error) -> Error {
@@ -276,15 +301,75 @@ mod tests {
     #[test]
     fn attack_recursion() {
         refused("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}");
-        for (open, close) in [("(", ")"), ("[", "]"), ("not ", ""), ("-", "")] {
-            refused(&format!(
-                "{{{{ {}1{} }}}}",
-                open.repeat(100_000),
-                close.repeat(100_000)
-            ));
-        }
-        refused(&"{% if true %}".repeat(100_000));
         refused("{% include 'chat_template' %}");
+        refused("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}");
+    }
+
+    /// Whether or not it is refused, it must come back.
+    #[test]
+    fn attack_depth() {
+        for (open, middle, close) in [
+            ("(", "1", ")"),
+            ("[", "1", "]"),
+            ("{'a':", "1", "}"),
+            ("-", "1", ""),
+            ("not ", "1", ""),
+            ("", "1", "+1"),
+            ("", "1", "**1"),
+            ("", "1", "~1"),
+            ("", "x", ".a"),
+            ("", "x", "[0]"),
+            ("", "x", "|d"),
+            ("", "x", "()"),
+            ("", "1", " if 1 else 1"),
+            ("", "1", " and 1"),
+            ("", "1", " is d"),
+        ] {
+            let times = (MAX_TEMPLATE_BYTES - 10) / (open.len() + close.len());
+            let (open, close) = (open.repeat(times), close.repeat(times));
+            let _ = render(&format!("{{{{ {open}{middle}{close} }}}}"));
+        }
+        for block in [
+            "{% if 1 %}",
+            "{% for x in x %}",
+            "{% macro x() %}",
+            "{% set x %}",
+            "{% filter d %}",
+        ] {
+            refused(&block.repeat(MAX_TEMPLATE_BYTES / block.len()));
+        }
+        let _ = render(&format!(
+            "{{% if 0 %}}{}{{% endif %}}",
+            "{% elif 0 %}".repeat(5000)
+        ));
+        let message = refused(&"{% if true %}".repeat(10_000));
+        assert!(message.contains("more than"), "{message}");
+    }
+
+    #[test]
+    fn attack_nested_values() {
+        for end in [
+            "",
+            "{{ ns.x }}",
+            "{{ ns.x == ns.x }}",
+            "{{ [ns.x, ns.x] | sort }}",
+            "{{ ns.x | string | length }}",
+        ] {
+            for nest in [
+                "[ns.x]",
+                "{'a': ns.x}",
+                "ns.x | map('upper')",
+                "ns.x | batch(1)",
+                "[ns.x] + [1]",
+            ] {
+                let _ = render(&format!(
+                    "{{% set ns = namespace(x=[]) %}}{{% for i in range(99999) %}}{{% set ns.x = {nest} %}}{{% endfor %}}{end}"
+                ));
+                let _ = render(&format!(
+                    "{{% set ns = namespace(x=[]) %}}{{% for i in range(20000) %}}{{% set ns.x = {nest} %}}{{% endfor %}}{end}"
+                ));
+            }
+        }
     }
 
     #[test]

@@ -202,7 +202,7 @@ fn what_is_wrong_is_named() {
 #[test]
 fn damaged_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mut message = |text: &str| {
+    let message = |text: &str| {
         std::fs::write(dir.path().join("config.json"), text).unwrap();
         ModelConfig::from_dir(dir.path()).unwrap_err().to_string()
     };
