@@ -92,38 +92,47 @@ pub fn text_attention(
     Ok(graph.linear(&attended, &output_weight, None)) // [T, E]
 }
 
-/// How patches are laid out for attention: as windows, or as whole images, padded to the longest.
+/// How patches are laid out for attention: as windows or as whole images.
 #[derive(Debug)]
 pub struct Slots {
     /// i64 `[W, L]`: the patch in each slot.
     pub slots: Value,
-    /// bool `[W, 1, L, L]`: which slots each slot may look at.
-    pub mask: Value,
+    /// bool `[W, 1, L, L]`: which slots each slot may look at; `None` when all of them hold patches.
+    pub mask: Option<Value>,
     /// i64 `[N]`: the slot (flat, of `W * L`) of each patch.
     pub unslot: Value,
 }
 
 impl Slots {
-    /// Declares the inputs `{name}_slots`, `{name}_mask`, `{name}_unslot`.
-    pub fn new(graph: &mut Graph, name: &'static str, dims: [&'static str; 2]) -> Self {
-        let shape: [Dim; 2] = dims.map(Dim::from);
-        let slots = graph.input(format!("{name}_slots"), DataType::Int64, &shape);
-        let mask = graph.input(format!("{name}_mask"), DataType::Bool, &shape); // [W, L], true = a real patch
-        let unslot = graph.input(
-            format!("{name}_unslot"),
-            DataType::Int64,
-            &["patches".into()],
-        );
-        graph.scope(name);
+    /// Windows, padded to the longest: declares `window_slots`, `window_mask`, `window_unslot`.
+    pub fn windows(graph: &mut Graph) -> Self {
+        let shape: [Dim; 2] = ["windows".into(), "window_patches".into()];
+        let slots = graph.input("window_slots", DataType::Int64, &shape);
+        let mask = graph.input("window_mask", DataType::Bool, &shape); // [W, L], true = a real patch
+        let unslot = graph.input("window_unslot", DataType::Int64, &["patches".into()]);
+        graph.scope("windows");
         let mask = graph.unsqueeze(&mask, &[1, 2]); // [W, 1, 1, L]
-        let square = graph.shape(&slots); // (W, L)
-        let [windows, length] = graph.split(&square, 0, [1, 1]);
+        let shape = graph.shape(&slots); // (W, L)
+        let [windows, length] = graph.split(&shape, 0, [1, 1]);
         let one = graph.int64(&[1], &[1]);
         let square = graph.concat(&[&windows, &one, &length, &length], 0);
-        let mask = graph.expand(&mask, &square); // [W, 1, L, L]
+        let mask = Some(graph.expand(&mask, &square)); // [W, 1, L, L]
         Self {
             slots,
             mask,
+            unslot,
+        }
+    }
+
+    /// Whole images, all of the same number of patches: declares `image_slots`, `image_unslot`. Without padding there
+    /// is no mask, and without a mask attention needs no square of scores: an image has thousands of patches.
+    pub fn images(graph: &mut Graph) -> Self {
+        let shape: [Dim; 2] = ["images".into(), "image_patches".into()];
+        let slots = graph.input("image_slots", DataType::Int64, &shape);
+        let unslot = graph.input("image_unslot", DataType::Int64, &["patches".into()]);
+        Self {
+            slots,
+            mask: None,
             unslot,
         }
     }
@@ -150,7 +159,10 @@ pub fn vision_attention(
     let query = rotate_patches(graph, &query, rotation, config);
     let key = rotate_patches(graph, &key, rotation, config);
     let [query, key, value] = [query, key, value].map(|part| graph.gather(&part, &slots.slots)); // [W, L, E]
-    let attended = graph.attention(&query, &key, &value, &slots.mask, config.num_heads); // [W, L, E]
+    let attended = match &slots.mask {
+        Some(mask) => graph.attention(&query, &key, &value, mask, config.num_heads),
+        None => graph.full_attention(&query, &key, &value, config.num_heads),
+    }; // [W, L, E]
     let attended = graph.reshape_to(&attended, &[-1, size(hidden)]); // [W*L, E]
     let attended = graph.gather(&attended, &slots.unslot); // [N, E]
     Ok(graph.linear(&attended, &output_weight, Some(&output_bias)))

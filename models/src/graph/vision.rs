@@ -1,7 +1,7 @@
 //! `vision.onnx`: patches of images to embeddings of image tokens.
 //!
 //! `// N patches, P = channels*temporal_patch*patch*patch, W windows, L patches of the longest window`
-//! `// I images, K patches of the largest image, E vision hidden, G = spatial_merge_size^2 patches per token`
+//! `// I images of K patches each, E vision hidden, G = spatial_merge_size^2 patches per token`
 //!
 //! Patches are put in window order first, so that a window's patches, and an image's, lie side by side.
 //!
@@ -10,9 +10,11 @@
 //! | `pixel_values` | f32 `[N, P]` | in the processor's order |
 //! | `patch_order` | i64 `[N]` | row of `pixel_values` at each place in window order |
 //! | `rope_positions` | i64 `[N, 2]` | row and column, in window order |
-//! | `window_slots`, `image_slots` | i64 `[W, L]`, `[I, K]` | patch (window order) in each slot; 0 for padding |
-//! | `window_mask`, `image_mask` | bool `[W, L]`, `[I, K]` | true for a patch, false for padding |
-//! | `window_unslot`, `image_unslot` | i64 `[N]` | flat slot of each patch |
+//! | `window_slots` | i64 `[W, L]` | patch (window order) in each slot; 0 for padding |
+//! | `window_mask` | bool `[W, L]` | true for a patch, false for padding |
+//! | `window_unslot` | i64 `[N]` | flat slot of each patch |
+//! | `image_slots` | i64 `[I, K]` | patch (window order) in each slot; images of one call have K patches each |
+//! | `image_unslot` | i64 `[N]` | flat slot of each patch |
 //! | `token_order` | i64 `[N/G]` | merged row of each image token |
 //!
 //! Output: `image_embeds` f32 `[N/G, text hidden]`, in the order of the image tokens.
@@ -50,8 +52,8 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
         DataType::Int64,
         &["patches".into(), 2.into()],
     );
-    let windows = Slots::new(graph, "window", ["windows", "window_patches"]);
-    let images = Slots::new(graph, "image", ["images", "image_patches"]);
+    let windows = Slots::windows(graph);
+    let images = Slots::images(graph);
     let token_order = graph.input("token_order", DataType::Int64, &["image_tokens".into()]);
 
     let mut hidden = patch_embed(graph, weights, &pixel_values, &patch_order)?; // [N, E]

@@ -176,6 +176,19 @@ impl Graph {
         )
     }
 
+    /// [`Self::attention`] over all keys, without a mask (ONNX Runtime): in tiles, with no square of scores in memory.
+    pub fn full_attention(
+        &mut self,
+        query: &Value,
+        key: &Value,
+        value: &Value,
+        num_heads: usize,
+    ) -> Value {
+        let inputs = [query, key, value].map(Some);
+        let attributes = vec![int("num_heads", size(num_heads))];
+        self.one(MICROSOFT, "MultiHeadAttention", &inputs, attributes)
+    }
+
     /// Causal attention over a cache, which gets the new keys and values (ONNX Runtime): query `[B, S, H * D]`,
     /// key, value `[B, S, K * D]`, past `[B, K, M, D]`. Gives the attended values and the cache.
     pub fn group_query_attention(&mut self, inputs: &CachedAttention<'_>) -> [Value; 3] {

@@ -1,31 +1,29 @@
-//! The model on ONNX Runtime. The only file that names `ort`.
+//! The model on ONNX Runtime: this module and its two parts alone name `ort`.
 //!
 //! `// B rows, S new tokens per row, T = B*S, M cache slots, N image tokens, R rows of logits, E hidden, V vocab`
-#![allow(
-    unsafe_code,
-    reason = "a key/value cache is lent to ONNX Runtime as past and present at once, by pointer"
-)]
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `runtime` | the library, its options and its providers |
+//! | `binding` | tensors handed to it, and one run over them |
+
+mod binding;
+mod runtime;
 
 use std::path::Path;
-use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
 
 use models::checkpoint::F32Layout;
 use models::config::ModelConfig;
 use models::graph::WEIGHTS_FILE;
 use models::image::Grid;
-use models::positions::{Slots, VisionPlan, vision_plan};
-use ort::AsPointer;
-use ort::environment::Environment;
-use ort::ep::ExecutionProviderDispatch;
-use ort::memory::{Allocator, MemoryInfo};
-use ort::session::builder::SessionBuilder;
-use ort::session::{IoBinding, Session};
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
+use models::positions::{VisionPlan, vision_plan};
+use ort::session::Session;
+use ort::value::DynValue;
 
 use super::cache::KvCache;
-use super::library;
 use crate::error::{Error, Result};
+use binding::Bindings;
+use runtime::{open, probe, runtime};
 
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,400 +160,136 @@ impl EngineModel {
     /// Embeds the patches of any number of images. `patches` are f32 `[P, C*T*p*p]`, the images one after the
     /// other; the result is `[N, E]` in the order of the image tokens.
     pub fn encode_images(&mut self, patches: &[f32], grids: &[Grid]) -> Result<Vec<f32>> {
-        let vision = &self.config.vision;
-        let num_patches: usize = grids.iter().map(|grid| grid.t * grid.h * grid.w).sum();
-        let patch_dim =
-            vision.in_channels * vision.temporal_patch_size * vision.patch_size * vision.patch_size;
+        let patch_dim = self.patch_dim();
+        let num_patches: usize = grids.iter().map(Grid::num_patches).sum();
         check("patches", num_patches * patch_dim, patches.len())?;
-        if num_patches == 0 {
-            return Ok(Vec::new());
+        let mut embeds = Vec::new();
+        let mut patches = patches;
+        // Images of one size go together: then no attention needs padding.
+        for group in grids.chunk_by(|a, b| frame_patches(a) == frame_patches(b)) {
+            let num_patches: usize = group.iter().map(Grid::num_patches).sum();
+            let (now, later) = patches.split_at(num_patches * patch_dim);
+            patches = later;
+            if num_patches > 0 {
+                self.encode_group(now, group, num_patches, &mut embeds)?;
+            }
         }
-        let plan = vision_plan(grids, vision);
-        let rope_positions = plan.rope_positions.iter().flatten().copied().collect();
+        Ok(embeds)
+    }
+
+    /// [`Self::encode_images`] of images whose frames have equally many patches.
+    fn encode_group(
+        &mut self,
+        patches: &[f32],
+        grids: &[Grid],
+        num_patches: usize,
+        embeds: &mut Vec<f32>,
+    ) -> Result<()> {
+        const CONTEXT: &str = "embedding images";
+        let plan = vision_plan(grids, &self.config.vision);
+        // A grid that is no multiple of the merge size loses patches in the plan.
+        check("patches of the grids", num_patches, plan.num_patches())?;
+        let rope_positions = plan.rope_positions.as_flattened().to_vec();
+        let windows = VisionPlan::padded(&plan.window_lengths);
+        let window_shape = [plan.window_lengths.len(), windows.width];
+        let images = VisionPlan::padded(&plan.image_lengths);
+        let image_shape = [plan.image_lengths.len(), images.width];
         let num_tokens = plan.token_order.len();
-        let mut binding = self
-            .vision
-            .create_binding()
-            .map_err(runtime("binding the vision inputs"))?;
-        bind(
-            &mut binding,
-            "pixel_values",
-            [num_patches, patch_dim],
-            patches.to_vec(),
-        )?;
-        bind(&mut binding, "patch_order", [num_patches], plan.patch_order)?;
-        bind(
-            &mut binding,
-            "rope_positions",
-            [num_patches, 2],
-            rope_positions,
-        )?;
-        bind_slots(
-            &mut binding,
-            "window",
-            VisionPlan::padded(&plan.window_lengths),
-        )?;
-        bind_slots(
-            &mut binding,
-            "image",
-            VisionPlan::padded(&plan.image_lengths),
-        )?;
-        bind(&mut binding, "token_order", [num_tokens], plan.token_order)?;
-        let output = run(
-            &mut self.vision,
-            &mut binding,
-            "image_embeds",
-            "embedding images",
-        )?;
+        let (n, patch_dim) = (num_patches, self.patch_dim());
+
+        let mut inputs = Bindings::new(&self.vision, CONTEXT)?;
+        inputs.bind("pixel_values", [n, patch_dim], patches.to_vec())?;
+        inputs.bind("patch_order", [n], plan.patch_order)?;
+        inputs.bind("rope_positions", [n, 2], rope_positions)?;
+        inputs.bind("window_slots", window_shape, windows.slots)?;
+        inputs.bind("window_mask", window_shape, windows.mask)?;
+        inputs.bind("window_unslot", [n], windows.unslot)?;
+        inputs.bind("image_slots", image_shape, images.slots)?;
+        inputs.bind("image_unslot", [n], images.unslot)?;
+        inputs.bind("token_order", [num_tokens], plan.token_order)?;
+        let output = inputs.run(&mut self.vision, "image_embeds")?;
         let (_, values) = output
             .try_extract_tensor::<f32>()
-            .map_err(runtime("reading image embeddings"))?;
-        Ok(values.to_vec())
+            .map_err(runtime(CONTEXT))?;
+        embeds.extend_from_slice(values);
+        Ok(())
     }
 
     /// Runs the decoder: the new tokens' keys and values go into `cache`, the wanted logits come back.
     pub fn forward(&mut self, cache: &mut KvCache, inputs: &ForwardInputs<'_>) -> Result<Logits> {
-        let num_image_tokens = self.check_inputs(cache, inputs)?;
-        let ForwardInputs { rows, width, .. } = *inputs;
+        self.check_inputs(cache, inputs)?;
+        let text = &self.config.text;
+        let (rows, width) = (inputs.rows, inputs.width);
+        let num_image_tokens = inputs.image_positions.len();
         let last_slots: Vec<i32> = inputs.lengths.iter().map(|length| length - 1).collect();
-        // Longest row: the width of the attention scores. A first prompt must say the padded width.
-        let total_length = if width > 1 {
-            to_i32(width)?
-        } else {
-            inputs.lengths.iter().copied().max().unwrap_or(1)
-        };
-        let mut binding = self
-            .decoder
-            .create_binding()
-            .map_err(runtime("binding the decoder inputs"))?;
-        bind(
-            &mut binding,
-            "input_ids",
-            [rows, width],
-            inputs.token_ids.to_vec(),
-        )?;
-        bind(
-            &mut binding,
-            "position_ids",
-            [3, rows, width],
-            inputs.position_ids.to_vec(),
-        )?;
-        let hidden_size = self.config.text.hidden_size;
-        bind(
-            &mut binding,
-            "image_embeds",
-            [num_image_tokens, hidden_size],
-            inputs.image_embeds.to_vec(),
-        )?;
-        bind(
-            &mut binding,
-            "image_positions",
-            [num_image_tokens],
-            inputs.image_positions.to_vec(),
-        )?;
-        bind(&mut binding, "seqlens_k", [rows], last_slots)?;
-        bind(&mut binding, "total_length", [0; 0], vec![total_length])?;
-        bind(
-            &mut binding,
-            "logit_positions",
-            [inputs.logit_positions.len()],
-            inputs.logit_positions.to_vec(),
-        )?;
-        bind_cache(&mut binding, cache, rows)?;
-        let value = run(
-            &mut self.decoder,
-            &mut binding,
-            "logits",
-            "running the decoder",
-        )?;
+        // A first prompt must say the padded width here, a step the longest row.
+        let longest = inputs.lengths.iter().copied().max().unwrap_or(1);
+        let total_length = if width > 1 { to_i32(width)? } else { longest };
+        let embeds_shape = [num_image_tokens, text.hidden_size];
+
+        let mut tensors = Bindings::new(&self.decoder, "running the decoder")?;
+        tensors.bind("input_ids", [rows, width], inputs.token_ids.to_vec())?;
+        let position_ids = inputs.position_ids.to_vec();
+        tensors.bind("position_ids", [3, rows, width], position_ids)?;
+        tensors.bind("image_embeds", embeds_shape, inputs.image_embeds.to_vec())?;
+        let image_positions = inputs.image_positions.to_vec();
+        tensors.bind("image_positions", [num_image_tokens], image_positions)?;
+        tensors.bind("seqlens_k", [rows], last_slots)?;
+        tensors.bind("total_length", [0; 0], vec![total_length])?;
+        let logit_positions = inputs.logit_positions.to_vec();
+        tensors.bind("logit_positions", [logit_positions.len()], logit_positions)?;
+        tensors.bind_cache(cache, rows)?;
         Ok(Logits {
-            value,
-            vocab_size: self.config.text.vocab_size,
+            value: tensors.run(&mut self.decoder, "logits")?,
+            vocab_size: text.vocab_size,
         })
     }
 
-    /// Checks sizes, and that the pass fits the cache; gives N.
-    fn check_inputs(&self, cache: &KvCache, inputs: &ForwardInputs<'_>) -> Result<usize> {
+    /// Values of one patch: channels x frames x side x side.
+    fn patch_dim(&self) -> usize {
+        let vision = &self.config.vision;
+        vision.in_channels * vision.temporal_patch_size * vision.patch_size * vision.patch_size
+    }
+
+    /// Checks sizes, ranges, and that the pass fits the cache.
+    fn check_inputs(&self, cache: &KvCache, inputs: &ForwardInputs<'_>) -> Result<()> {
+        let text = &self.config.text;
         let tokens = inputs.rows * inputs.width;
         check("token_ids", tokens, inputs.token_ids.len())?;
         check("position_ids", 3 * tokens, inputs.position_ids.len())?;
         check("lengths", inputs.rows, inputs.lengths.len())?;
-        let num_image_tokens = inputs.image_positions.len();
-        check(
-            "image_embeds",
-            num_image_tokens * self.config.text.hidden_size,
-            inputs.image_embeds.len(),
-        )?;
-        let vocab_size = self.config.text.vocab_size;
-        if inputs
-            .token_ids
-            .iter()
-            .any(|&id| usize::try_from(id).map_or(true, |id| id >= vocab_size))
-        {
-            return Err(Error::Cache {
-                reason: format!("a token id is outside the vocabulary of {vocab_size}"),
-            });
+        let embeds = inputs.image_positions.len() * text.hidden_size;
+        check("image_embeds", embeds, inputs.image_embeds.len())?;
+
+        let refused = |reason: String| Err(Error::Cache { reason });
+        let is_below = |value: i64, limit| usize::try_from(value).is_ok_and(|value| value < limit);
+        let vocab_size = text.vocab_size;
+        if !inputs.token_ids.iter().all(|&id| is_below(id, vocab_size)) {
+            return refused(format!("a token id is outside the vocabulary of {vocab_size}"));
         }
-        let inside =
-            |position: &i64| usize::try_from(*position).is_ok_and(|position| position < tokens);
-        if !inputs
-            .image_positions
-            .iter()
-            .chain(inputs.logit_positions)
-            .all(inside)
-        {
-            return Err(Error::Cache {
-                reason: format!(
-                    "an image or logit position is outside the {tokens} tokens of the pass"
-                ),
-            });
+        let mut positions = inputs.image_positions.iter().chain(inputs.logit_positions);
+        if !positions.all(|&position| is_below(position, tokens)) {
+            return refused(format!("a position is outside the {tokens} tokens of the pass"));
         }
-        let limit = if inputs.width > 1 {
-            inputs.width
-        } else {
-            cache.slots()
-        };
-        let fits = |length: &i32| {
-            usize::try_from(*length).is_ok_and(|length| (1..=limit).contains(&length))
-        };
-        if inputs.rows == 0
-            || inputs.rows > cache.rows()
-            || inputs.width > cache.slots()
-            || !inputs.lengths.iter().all(fits)
-        {
-            return Err(Error::Cache {
-                reason: format!(
-                    "{} rows of {} new tokens, {} at most in all, do not fit {} rows of {} slots",
-                    inputs.rows,
-                    inputs.width,
-                    inputs.lengths.iter().max().unwrap_or(&0),
-                    cache.rows(),
-                    cache.slots()
-                ),
-            });
+        let (rows, width) = (inputs.rows, inputs.width);
+        let limit = if width > 1 { width } else { cache.slots() };
+        let fits = |&length: &i32| length > 0 && is_below(i64::from(length), limit + 1);
+        let is_inside = (1..=cache.rows()).contains(&rows) && (1..=cache.slots()).contains(&width);
+        if !is_inside || !inputs.lengths.iter().all(fits) {
+            let longest = inputs.lengths.iter().max().unwrap_or(&0);
+            return refused(format!(
+                "{rows} rows of {width} new tokens, the longest then {longest}, do not fit {} rows of {} slots",
+                cache.rows(),
+                cache.slots()
+            ));
         }
-        Ok(num_image_tokens)
+        Ok(())
     }
 }
 
-/// Lends the first `rows` rows of the cache to ONNX Runtime, each buffer as past and as present: the new keys and
-/// values are written in place.
-fn bind_cache(binding: &mut IoBinding, cache: &mut KvCache, rows: usize) -> Result<()> {
-    let shape = cache.shape(rows);
-    let elements = cache.elements(rows);
-    let buffers = [("key", &mut cache.keys), ("value", &mut cache.values)];
-    for (name, layers) in buffers {
-        for (layer, buffer) in layers.iter_mut().enumerate() {
-            let mut view = view(&mut buffer[..elements], shape)?;
-            binding
-                .bind_input(format!("past_{name}.{layer}"), &view)
-                .map_err(runtime("binding the cache"))?;
-            binding
-                .bind_output(format!("present_{name}.{layer}"), &mut view)
-                .map_err(runtime("binding the cache"))?;
-        }
-    }
-    Ok(())
-}
-
-/// A tensor over memory that stays ours. It must not outlive `buffer`: the binding that it goes into is dropped at
-/// the end of the pass.
-fn view(buffer: &mut [f32], shape: [usize; 4]) -> Result<DynValue> {
-    debug_assert_eq!(buffer.len(), shape.iter().product::<usize>());
-    let allocator = Allocator::default();
-    let shape = shape.map(|dim| dim as i64);
-    let mut value = std::ptr::null_mut();
-    let info = MemoryInfo::default();
-    // SAFETY: `buffer` holds the elements that `shape` says, of the element type named, on the CPU.
-    let status = unsafe {
-        (ort::api().CreateTensorWithDataAsOrtValue)(
-            info.ptr(),
-            buffer.as_mut_ptr().cast(),
-            size_of_val(buffer),
-            shape.as_ptr(),
-            shape.len(),
-            ort::sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-            &raw mut value,
-        )
-    };
-    // SAFETY: the status comes from ONNX Runtime and is handed over once.
-    unsafe { ort::Error::result_from_status(status) }.map_err(runtime("binding the cache"))?;
-    let value = NonNull::new(value).ok_or_else(|| Error::Runtime {
-        context: "binding the cache",
-        message: "no value was made".to_owned(),
-    })?;
-    // SAFETY: a valid tensor that we own; it has no memory of its own for the allocator to free.
-    Ok(unsafe { DynValue::from_ptr(value, Some(&allocator)) })
-}
-
-/// Runs a bound session and gives its one output that is not the cache.
-fn run(
-    session: &mut Session,
-    binding: &mut IoBinding,
-    output: &str,
-    context: &'static str,
-) -> Result<DynValue> {
-    binding
-        .bind_output_to_device(output, &MemoryInfo::default())
-        .map_err(runtime(context))?;
-    let mut outputs = session.run_binding(binding).map_err(runtime(context))?;
-    outputs.remove(output).ok_or_else(|| Error::Runtime {
-        context,
-        message: format!("the graph has no output `{output}`"),
-    })
-}
-
-fn bind<T, const RANK: usize>(
-    binding: &mut IoBinding,
-    name: &str,
-    shape: [usize; RANK],
-    values: Vec<T>,
-) -> Result<()>
-where
-    T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
-{
-    let tensor = Tensor::from_array((shape, values)).map_err(runtime("making an input tensor"))?;
-    binding
-        .bind_input(name, &tensor)
-        .map_err(runtime("binding an input"))
-}
-
-fn bind_slots(binding: &mut IoBinding, name: &str, slots: Slots) -> Result<()> {
-    let shape = [slots.slots.len() / slots.width.max(1), slots.width];
-    bind(
-        binding,
-        &format!("{name}_unslot"),
-        [slots.unslot.len()],
-        slots.unslot,
-    )?;
-    bind(binding, &format!("{name}_slots"), shape, slots.slots)?;
-    bind(binding, &format!("{name}_mask"), shape, slots.mask)
-}
-
-/// Opens a graph whose weights lie in `folder`.
-fn open(
-    graph: &[u8],
-    folder: &Path,
-    threads: usize,
-    kind: EngineKind,
-    is_hot: bool,
-) -> Result<Session> {
-    let mut builder = options(folder, threads, kind, is_hot)?;
-    builder
-        .commit_from_memory(graph)
-        .map_err(runtime("opening the graph"))
-}
-
-fn options(
-    folder: &Path,
-    threads: usize,
-    kind: EngineKind,
-    is_hot: bool,
-) -> Result<SessionBuilder> {
-    let builder = with_provider(
-        Session::builder(environment()?).map_err(runtime("making session options"))?,
-        kind,
-    )?;
-    let set = || -> ort::Result<SessionBuilder> {
-        Ok(builder
-            .with_intra_threads(threads)?
-            // Every pass has its own shapes: remembered memory plans would only pile up.
-            .with_memory_pattern(false)?
-            // Threads that wait for the next operator spin only in the session that runs all the time.
-            .with_intra_op_spinning(is_hot)?
-            .with_config_entry("session.prepack.enable_parallel", "1")?
-            .with_config_entry(
-                "session.model_external_initializers_file_folder_path",
-                folder.to_string_lossy(),
-            )?)
-    };
-    set().map_err(runtime("making session options"))
-}
-
-/// Checks that the engine's library and provider load, before anything costly is done.
-fn probe(kind: EngineKind) -> Result<()> {
-    with_provider(
-        Session::builder(environment()?).map_err(runtime("making session options"))?,
-        kind,
-    )
-    .map(drop)
-}
-
-fn with_provider(builder: SessionBuilder, kind: EngineKind) -> Result<SessionBuilder> {
-    let (engine, library, provider): (_, _, ExecutionProviderDispatch) = match kind {
-        EngineKind::Cpu => return Ok(builder),
-        EngineKind::Cuda => (
-            "cuda",
-            "libonnxruntime_providers_cuda.so",
-            ort::ep::CUDA::default().build(),
-        ),
-        EngineKind::Trt => (
-            "trt",
-            "libonnxruntime_providers_tensorrt.so",
-            ort::ep::TensorRT::default().build(),
-        ),
-    };
-    builder
-        .with_execution_providers([provider.error_on_failure()])
-        // An operator that the device cannot run is an error, never a quiet detour over the CPU.
-        .and_then(SessionBuilder::with_disable_cpu_fallback)
-        .map_err(|error| Error::Provider {
-            engine,
-            library,
-            cause: one_line(error.message()),
-            remedy: remedy(kind),
-        })
-}
-
-fn remedy(kind: EngineKind) -> String {
-    let tensorrt = if kind == EngineKind::Trt {
-        ", tensorrt-cu13-libs >=10.15.1,<11"
-    } else {
-        ""
-    };
-    format!(
-        "unpack the onnxruntime-gpu 1.31.1 wheel, point ORT_DYLIB_PATH at its onnxruntime/capi/libonnxruntime.so.1.31.1 \
-         and put the CUDA 13 libraries (wheels nvidia-cublas, nvidia-cuda-runtime, nvidia-cudnn-cu13{tensorrt}) on \
-         LD_LIBRARY_PATH; or use --engine cpu"
-    )
-}
-
-/// ONNX Runtime's environment: one per process by its own rule.
-fn environment() -> Result<&'static Environment> {
-    static ENVIRONMENT: OnceLock<Result<Environment, (std::path::PathBuf, String)>> =
-        OnceLock::new();
-    let made = ENVIRONMENT.get_or_init(|| {
-        let path = library::path();
-        let logger = Arc::new(|level, _: &str, _: &str, location: &str, message: &str| {
-            log(level, location, message)
-        });
-        let builder =
-            ort::init_from(&path).map_err(|error| (path.clone(), one_line(&error.to_string())))?;
-        let built = builder
-            .with_name("rollout")
-            .with_telemetry(false)
-            .with_logger(logger)
-            .build();
-        built.map_err(|error| (path, one_line(error.message())))
-    });
-    made.as_ref()
-        .map_err(|(path, cause)| Error::RuntimeLibrary {
-            path: path.clone(),
-            cause: cause.clone(),
-        })
-}
-
-fn log(level: ort::logging::LogLevel, location: &str, message: &str) {
-    use ort::logging::LogLevel;
-    match level {
-        LogLevel::Verbose | LogLevel::Info => {
-            tracing::trace!(target: "onnxruntime", "{location}: {message}")
-        }
-        LogLevel::Warning => tracing::debug!(target: "onnxruntime", "{location}: {message}"),
-        LogLevel::Error | LogLevel::Fatal => {
-            tracing::debug!(target: "onnxruntime", "{location}: {message}")
-        }
-    }
+/// Patches of one frame: what attends to each other in the blocks over whole images.
+fn frame_patches(grid: &Grid) -> usize {
+    grid.h * grid.w
 }
 
 /// Refuses a file that is not in the layout that the graphs point into.
@@ -596,14 +330,3 @@ fn to_i32(length: usize) -> Result<i32> {
     })
 }
 
-/// An [`Error::Runtime`]; for `map_err`.
-fn runtime<R>(context: &'static str) -> impl Fn(ort::Error<R>) -> Error {
-    move |error| Error::Runtime {
-        context,
-        message: one_line(error.message()),
-    }
-}
-
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
-}

@@ -1,0 +1,151 @@
+//! The ONNX Runtime library, its options and its providers.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use ort::environment::Environment;
+use ort::ep::ExecutionProviderDispatch;
+use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+
+use super::EngineKind;
+use crate::engine::library;
+use crate::error::{Error, Result};
+
+/// Opens a graph whose weights lie in `folder`.
+pub(super) fn open(
+    graph: &[u8],
+    folder: &Path,
+    threads: usize,
+    kind: EngineKind,
+    is_hot: bool,
+) -> Result<Session> {
+    let mut builder = options(folder, threads, kind, is_hot)?;
+    builder
+        .commit_from_memory(graph)
+        .map_err(runtime("opening the graph"))
+}
+
+fn options(
+    folder: &Path,
+    threads: usize,
+    kind: EngineKind,
+    is_hot: bool,
+) -> Result<SessionBuilder> {
+    let builder = with_provider(
+        Session::builder(environment()?).map_err(runtime("making session options"))?,
+        kind,
+    )?;
+    let set = || -> ort::Result<SessionBuilder> {
+        Ok(builder
+            .with_intra_threads(threads)?
+            // Every pass has its own shapes: remembered memory plans would only pile up.
+            .with_memory_pattern(false)?
+            // Threads that wait for the next operator spin only in the session that runs all the time.
+            .with_intra_op_spinning(is_hot)?
+            .with_config_entry("session.prepack.enable_parallel", "1")?
+            .with_config_entry(
+                "session.model_external_initializers_file_folder_path",
+                folder.to_string_lossy(),
+            )?)
+    };
+    set().map_err(runtime("making session options"))
+}
+
+/// Checks that the engine's library and provider load, before anything costly is done.
+pub(super) fn probe(kind: EngineKind) -> Result<()> {
+    with_provider(
+        Session::builder(environment()?).map_err(runtime("making session options"))?,
+        kind,
+    )
+    .map(drop)
+}
+
+fn with_provider(builder: SessionBuilder, kind: EngineKind) -> Result<SessionBuilder> {
+    let (engine, library, provider): (_, _, ExecutionProviderDispatch) = match kind {
+        EngineKind::Cpu => return Ok(builder),
+        EngineKind::Cuda => (
+            "cuda",
+            "libonnxruntime_providers_cuda.so",
+            ort::ep::CUDA::default().build(),
+        ),
+        EngineKind::Trt => (
+            "trt",
+            "libonnxruntime_providers_tensorrt.so",
+            ort::ep::TensorRT::default().build(),
+        ),
+    };
+    builder
+        .with_execution_providers([provider.error_on_failure()])
+        // An operator that the device cannot run is an error, never a quiet detour over the CPU.
+        .and_then(SessionBuilder::with_disable_cpu_fallback)
+        .map_err(|error| Error::Provider {
+            engine,
+            library,
+            cause: one_line(error.message()),
+            remedy: remedy(kind),
+        })
+}
+
+fn remedy(kind: EngineKind) -> String {
+    let tensorrt = if kind == EngineKind::Trt {
+        ", tensorrt-cu13-libs >=10.15.1,<11"
+    } else {
+        ""
+    };
+    format!(
+        "unpack the onnxruntime-gpu 1.31.1 wheel, point ORT_DYLIB_PATH at its onnxruntime/capi/libonnxruntime.so.1.31.1 \
+         and put the CUDA 13 libraries (wheels nvidia-cublas, nvidia-cuda-runtime, nvidia-cudnn-cu13{tensorrt}) on \
+         LD_LIBRARY_PATH; or use --engine cpu"
+    )
+}
+
+/// ONNX Runtime's environment: one per process by its own rule.
+fn environment() -> Result<&'static Environment> {
+    static ENVIRONMENT: OnceLock<Result<Environment, (PathBuf, String)>> =
+        OnceLock::new();
+    let made = ENVIRONMENT.get_or_init(|| {
+        let path = library::path();
+        let logger = Arc::new(|level, _: &str, _: &str, location: &str, message: &str| {
+            log(level, location, message);
+        });
+        let builder =
+            ort::init_from(&path).map_err(|error| (path.clone(), one_line(&error.to_string())))?;
+        let built = builder
+            .with_name("rollout")
+            .with_telemetry(false)
+            .with_logger(logger)
+            .build();
+        built.map_err(|error| (path, one_line(error.message())))
+    });
+    made.as_ref()
+        .map_err(|(path, cause)| Error::RuntimeLibrary {
+            path: path.clone(),
+            cause: cause.clone(),
+        })
+}
+
+/// What ONNX Runtime says by itself. Its errors come back as results too, so here they are details.
+fn log(level: LogLevel, location: &str, message: &str) {
+    match level {
+        LogLevel::Verbose | LogLevel::Info => {
+            tracing::trace!(target: "onnxruntime", "{location}: {message}");
+        }
+        LogLevel::Warning | LogLevel::Error | LogLevel::Fatal => {
+            tracing::debug!(target: "onnxruntime", "{location}: {message}");
+        }
+    }
+}
+
+/// An [`Error::Runtime`]; for `map_err`.
+pub(super) fn runtime<R>(context: &'static str) -> impl Fn(ort::Error<R>) -> Error {
+    move |error| Error::Runtime {
+        context,
+        message: one_line(error.message()),
+    }
+}
+
+pub(super) fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
