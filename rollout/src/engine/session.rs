@@ -265,11 +265,15 @@ impl EngineModel {
         let is_below = |value: i64, limit| usize::try_from(value).is_ok_and(|value| value < limit);
         let vocab_size = text.vocab_size;
         if !inputs.token_ids.iter().all(|&id| is_below(id, vocab_size)) {
-            return refused(format!("a token id is outside the vocabulary of {vocab_size}"));
+            return refused(format!(
+                "a token id is outside the vocabulary of {vocab_size}"
+            ));
         }
         let mut positions = inputs.image_positions.iter().chain(inputs.logit_positions);
         if !positions.all(|&position| is_below(position, tokens)) {
-            return refused(format!("a position is outside the {tokens} tokens of the pass"));
+            return refused(format!(
+                "a position is outside the {tokens} tokens of the pass"
+            ));
         }
         let (rows, width) = (inputs.rows, inputs.width);
         let limit = if width > 1 { width } else { cache.slots() };
@@ -329,4 +333,3 @@ fn to_i32(length: usize) -> Result<i32> {
         reason: format!("{length} tokens in one row"),
     })
 }
-

@@ -10,15 +10,24 @@ use super::setup::{Setup, Start, prefill};
 fn greedy(setup: &mut Setup, starts: &[Start], steps: usize) -> Vec<Vec<u32>> {
     let rows = starts.len();
     let sequences: Vec<_> = starts.iter().map(|start| start.sequence.clone()).collect();
-    let longest = sequences.iter().map(|sequence| sequence.ids.len()).max().unwrap();
-    let wanted: Vec<Vec<usize>> = sequences.iter().map(|sequence| vec![sequence.ids.len() - 1]).collect();
+    let longest = sequences
+        .iter()
+        .map(|sequence| sequence.ids.len())
+        .max()
+        .unwrap();
+    let wanted: Vec<Vec<usize>> = sequences
+        .iter()
+        .map(|sequence| vec![sequence.ids.len() - 1])
+        .collect();
     let mut scratch = KvCache::new(&setup.config.text, 1, 1);
     let mut logits = prefill(&mut setup.model, &mut scratch, &sequences, 0, &wanted);
 
     // One row more than is used: a pass works on the rows at the front.
     let mut cache = KvCache::new(&setup.config.text, rows + 1, longest + steps + 3);
     for (row, sequence) in sequences.iter().enumerate() {
-        cache.copy_rows(&scratch, row, row..row + 1, sequence.ids.len()).unwrap();
+        cache
+            .copy_rows(&scratch, row, row..row + 1, sequence.ids.len())
+            .unwrap();
     }
     let mut responses = vec![Vec::new(); rows];
     for step in 0..steps {
@@ -27,8 +36,14 @@ fn greedy(setup: &mut Setup, starts: &[Start], steps: usize) -> Vec<Vec<u32>> {
             response.push(token);
         }
         let token_ids: Vec<i64> = best.iter().map(|&token| i64::from(token)).collect();
-        let positions: Vec<i64> = starts.iter().map(|start| start.next_position + step as i64).collect();
-        let lengths: Vec<i32> = sequences.iter().map(|sequence| (sequence.ids.len() + step + 1) as i32).collect();
+        let positions: Vec<i64> = starts
+            .iter()
+            .map(|start| start.next_position + step as i64)
+            .collect();
+        let lengths: Vec<i32> = sequences
+            .iter()
+            .map(|sequence| (sequence.ids.len() + step + 1) as i32)
+            .collect();
         let logit_positions: Vec<i64> = (0..rows as i64).collect();
         let inputs = ForwardInputs {
             rows,
@@ -47,15 +62,26 @@ fn greedy(setup: &mut Setup, starts: &[Start], steps: usize) -> Vec<Vec<u32>> {
 }
 
 fn argmax(logits: &[f32]) -> u32 {
-    let (best, _) = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    let (best, _) = logits
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .unwrap();
     best as u32
 }
 
 /// The reference's continuation and the index of the first token that f32 noise may decide: a margin below 2e-3.
 fn expected(case: &Value, kind: &str, margins: &str) -> (Vec<u32>, usize) {
-    let tokens: Vec<u32> = case[kind].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let tokens: Vec<u32> = case[kind]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_u64().unwrap() as u32)
+        .collect();
     let margins = case[margins].as_array().unwrap();
-    let unsure = margins.iter().position(|margin| margin.as_f64().unwrap() < 2e-3);
+    let unsure = margins
+        .iter()
+        .position(|margin| margin.as_f64().unwrap() < 2e-3);
     let sure = unsure.unwrap_or(tokens.len());
     (tokens, sure)
 }

@@ -25,12 +25,20 @@ const SAFE_MARGIN: f32 = 3e-5;
 fn image_embeddings_match_one_prompt_or_all_at_once() {
     let mut setup = Setup::new();
     let forward = setup.fixtures.tensors("forward").unwrap();
-    let prompts: Vec<PromptCase> = setup.prompts.iter().filter(|prompt| !prompt.images.is_empty()).cloned().collect();
+    let prompts: Vec<PromptCase> = setup
+        .prompts
+        .iter()
+        .filter(|prompt| !prompt.images.is_empty())
+        .cloned()
+        .collect();
     let (mut all_patches, mut all_grids, mut all_expected) = (Vec::new(), Vec::new(), Vec::new());
     for prompt in &prompts {
         let patches = setup.patches(prompt);
         let got = setup.model.encode_images(&patches, &prompt.grids).unwrap();
-        let expected = forward.f32(&format!("p{}.image_embeds", prompt.index)).unwrap().data;
+        let expected = forward
+            .f32(&format!("p{}.image_embeds", prompt.index))
+            .unwrap()
+            .data;
         let worst = assert_close(&prompt.name, &got, &expected, EMBEDS_TOLERANCE);
         println!("{}: image embeddings within {worst:.1e}", prompt.name);
         all_patches.extend(patches);
@@ -38,7 +46,12 @@ fn image_embeddings_match_one_prompt_or_all_at_once() {
         all_expected.extend(expected);
     }
     let got = setup.model.encode_images(&all_patches, &all_grids).unwrap();
-    assert_close("all images in one call", &got, &all_expected, EMBEDS_TOLERANCE);
+    assert_close(
+        "all images in one call",
+        &got,
+        &all_expected,
+        EMBEDS_TOLERANCE,
+    );
     assert!(setup.model.encode_images(&[], &[]).unwrap().is_empty());
 }
 
@@ -50,7 +63,11 @@ fn logits_of_every_token_match() {
         let name = format!("p{}.r0", prompt.index);
         let sequence = setup.start(&prompt).with_response(&prompt.responses[0]);
         let positions = forward.i64(&format!("{name}.position_ids")).unwrap();
-        assert_eq!(sequence.positions.concat(), positions.data, "{name}: positions");
+        assert_eq!(
+            sequence.positions.concat(),
+            positions.data,
+            "{name}: positions"
+        );
         let got = setup.forward(&[sequence]).remove(0).concat();
         let expected = forward.f32(&format!("{name}.full_logits")).unwrap();
         let worst = assert_close(&name, &got, &expected.data, LOGITS_TOLERANCE);
@@ -63,11 +80,21 @@ fn a_ragged_batch_of_prompts_has_the_same_last_logits() {
     let mut setup = Setup::new();
     let forward = setup.fixtures.tensors("forward").unwrap();
     let prompts = setup.prompts.clone();
-    let starts: Vec<Sequence> = prompts.iter().map(|prompt| setup.start(prompt).sequence).collect();
-    let last: Vec<f32> = setup.forward(&starts).into_iter().flat_map(|mut logits| logits.pop().unwrap()).collect();
+    let starts: Vec<Sequence> = prompts
+        .iter()
+        .map(|prompt| setup.start(prompt).sequence)
+        .collect();
+    let last: Vec<f32> = setup
+        .forward(&starts)
+        .into_iter()
+        .flat_map(|mut logits| logits.pop().unwrap())
+        .collect();
     let expected = forward.f32("batch.last_logits").unwrap();
     let worst = assert_close("last logits", &last, &expected.data, LOGITS_TOLERANCE);
-    println!("last logits of {} prompts in one batch within {worst:.1e}", prompts.len());
+    println!(
+        "last logits of {} prompts in one batch within {worst:.1e}",
+        prompts.len()
+    );
 }
 
 #[test]
@@ -88,7 +115,14 @@ fn statistics_of_each_response_match_alone_and_in_one_batch() {
     for (index, name) in names.iter().enumerate() {
         let alone = setup.forward(&sequences[index..=index]).remove(0);
         for logits in [&alone, &batched[index]] {
-            check_statistics(&forward, name, &starts[index], &sequences[index], logits, &mut worst);
+            check_statistics(
+                &forward,
+                name,
+                &starts[index],
+                &sequences[index],
+                logits,
+                &mut worst,
+            );
         }
     }
     println!("{} responses, largest differences: {worst:#?}", names.len());
@@ -105,18 +139,36 @@ fn blanked_prompts_match() {
             let keeps_images = form == "black";
             let (embeds, grids) = if keeps_images {
                 let patches = setup.black_patches(&prompt);
-                (setup.model.encode_images(&patches, &prompt.grids).unwrap(), prompt.grids.clone())
+                (
+                    setup.model.encode_images(&patches, &prompt.grids).unwrap(),
+                    prompt.grids.clone(),
+                )
             } else {
                 (Vec::new(), Vec::new())
             };
             let start = Start::new(&setup.config, ids, &grids, embeds);
-            let sequences: Vec<Sequence> = prompt.responses.iter().map(|response| start.with_response(response)).collect();
+            let sequences: Vec<Sequence> = prompt
+                .responses
+                .iter()
+                .map(|response| start.with_response(response))
+                .collect();
             let logits = setup.forward(&sequences);
             for (index, sequence) in sequences.iter().enumerate() {
                 let response = format!("p{}.r{index}", prompt.index);
                 let name = format!("{response}.{form}");
-                let with_image = forward.f32(&format!("{response}.logprob_t1.0")).unwrap().data;
-                check_blank(&blank, &name, &start, sequence, &logits[index], &with_image, &mut worst);
+                let with_image = forward
+                    .f32(&format!("{response}.logprob_t1.0"))
+                    .unwrap()
+                    .data;
+                check_blank(
+                    &blank,
+                    &name,
+                    &start,
+                    sequence,
+                    &logits[index],
+                    &with_image,
+                    &mut worst,
+                );
             }
         }
     }
@@ -133,19 +185,35 @@ fn compare(file: &Tensors, name: &str, kind: &str, got: &[f64], worst: &mut Wors
         return;
     }
     let got: Vec<f32> = got.iter().map(|&value| value as f32).collect();
-    let difference = assert_close(&full_name, &got, &file.f32(&full_name).unwrap().data, STATISTICS_TOLERANCE);
+    let difference = assert_close(
+        &full_name,
+        &got,
+        &file.f32(&full_name).unwrap().data,
+        STATISTICS_TOLERANCE,
+    );
     let entry = worst.entry(kind.to_owned()).or_insert(0.0);
     *entry = entry.max(difference);
 }
 
 /// The response's tokens, each with the logits that predict it.
-fn predictions<'a>(start: &Start, sequence: &'a Sequence, logits: &'a [Vec<f32>]) -> impl Iterator<Item = (usize, &'a [f32])> {
+fn predictions<'a>(
+    start: &Start,
+    sequence: &'a Sequence,
+    logits: &'a [Vec<f32>],
+) -> impl Iterator<Item = (usize, &'a [f32])> {
     let prompt_length = start.sequence.ids.len();
     let tokens = sequence.ids[prompt_length..].iter().map(|&id| id as usize);
     tokens.zip(logits[prompt_length - 1..].iter().map(Vec::as_slice))
 }
 
-fn check_statistics(file: &Tensors, name: &str, start: &Start, sequence: &Sequence, logits: &[Vec<f32>], worst: &mut Worst) {
+fn check_statistics(
+    file: &Tensors,
+    name: &str,
+    start: &Start,
+    sequence: &Sequence,
+    logits: &[Vec<f32>],
+    worst: &mut Worst,
+) {
     let mut distribution = Distribution::new();
     for temperature in [1.0, 0.7] {
         let (mut logprobs, mut entropies) = (Vec::new(), Vec::new());
@@ -154,13 +222,28 @@ fn check_statistics(file: &Tensors, name: &str, start: &Start, sequence: &Sequen
             logprobs.push(distribution.logprob(row[token]));
             entropies.push(distribution.full_entropy(row));
         }
-        compare(file, name, &format!("logprob_t{temperature:?}"), &logprobs, worst);
-        compare(file, name, &format!("entropy_t{temperature:?}"), &entropies, worst);
+        compare(
+            file,
+            name,
+            &format!("logprob_t{temperature:?}"),
+            &logprobs,
+            worst,
+        );
+        compare(
+            file,
+            name,
+            &format!("entropy_t{temperature:?}"),
+            &entropies,
+            worst,
+        );
     }
     for p in [0.95, 0.99] {
         let (mut renormalised, mut raw, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
         let expected_sizes = file.i32(&format!("{name}.nucleus_size_p{p}")).unwrap().data;
-        let margins = file.f32(&format!("{name}.nucleus_margin_p{p}")).unwrap().data;
+        let margins = file
+            .f32(&format!("{name}.nucleus_margin_p{p}"))
+            .unwrap()
+            .data;
         for (_, row) in predictions(start, sequence, logits) {
             distribution.load(row, 1.0).unwrap();
             let nucleus = distribution.nucleus(row, p);
@@ -171,16 +254,33 @@ fn check_statistics(file: &Tensors, name: &str, start: &Start, sequence: &Sequen
         assert_eq!(sizes.len(), expected_sizes.len(), "{name}");
         for (index, &size) in sizes.iter().enumerate() {
             if margins[index] > SAFE_MARGIN {
-                assert_eq!(size, expected_sizes[index] as usize, "{name}: size of nucleus {p} at {index}");
+                assert_eq!(
+                    size, expected_sizes[index] as usize,
+                    "{name}: size of nucleus {p} at {index}"
+                );
             } else {
                 // One token more or less at the edge: the entropies of that token cannot be compared.
-                let at = |kind: &str| f64::from(file.f32(&format!("{name}.{kind}_p{p}")).unwrap().data[index]);
+                let at = |kind: &str| {
+                    f64::from(file.f32(&format!("{name}.{kind}_p{p}")).unwrap().data[index])
+                };
                 renormalised[index] = at("nucleus_entropy_renorm");
                 raw[index] = at("nucleus_entropy_raw");
             }
         }
-        compare(file, name, &format!("nucleus_entropy_renorm_p{p}"), &renormalised, worst);
-        compare(file, name, &format!("nucleus_entropy_raw_p{p}"), &raw, worst);
+        compare(
+            file,
+            name,
+            &format!("nucleus_entropy_renorm_p{p}"),
+            &renormalised,
+            worst,
+        );
+        compare(
+            file,
+            name,
+            &format!("nucleus_entropy_raw_p{p}"),
+            &raw,
+            worst,
+        );
     }
 }
 

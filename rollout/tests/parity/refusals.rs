@@ -19,7 +19,10 @@ fn an_engine_without_its_libraries_names_them_and_the_remedy() {
             Err(error @ rollout::Error::Provider { .. }) => {
                 let message = error.to_string();
                 println!("{message}");
-                assert!(message.contains(library) && message.contains("onnxruntime-gpu 1.31.1"), "{message}");
+                assert!(
+                    message.contains(library) && message.contains("onnxruntime-gpu 1.31.1"),
+                    "{message}"
+                );
                 assert!(!message.contains('\n'), "{message}");
             }
             // Where the libraries are installed the next thing to be missing is the weights file.
@@ -34,21 +37,48 @@ fn weights_in_another_layout_are_refused() {
     let fixtures = Fixtures::open().unwrap();
     let config = ModelConfig::from_dir(&fixtures.model()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let load = |name: &str| EngineModel::load(&config, &folder.path().join(name), 1, EngineKind::Cpu).map(drop);
-    assert!(load("model.safetensors").unwrap_err().to_string().contains("model.safetensors"));
+    let load = |name: &str| {
+        EngineModel::load(&config, &folder.path().join(name), 1, EngineKind::Cpu).map(drop)
+    };
+    assert!(
+        load("model.safetensors")
+            .unwrap_err()
+            .to_string()
+            .contains("model.safetensors")
+    );
 
     let weights = folder.path().join("model.safetensors");
-    write_f32(&weights, &Checkpoint::open(&fixtures.model()).unwrap(), &config).unwrap();
+    write_f32(
+        &weights,
+        &Checkpoint::open(&fixtures.model()).unwrap(),
+        &config,
+    )
+    .unwrap();
     load("model.safetensors").unwrap();
     std::fs::copy(&weights, folder.path().join("other.safetensors")).unwrap();
-    assert!(load("other.safetensors").unwrap_err().to_string().contains("must be named"));
+    assert!(
+        load("other.safetensors")
+            .unwrap_err()
+            .to_string()
+            .contains("must be named")
+    );
 
     let mut bytes = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &bytes[..bytes.len() - 4]).unwrap();
-    assert!(load("model.safetensors").unwrap_err().to_string().contains("not this model's weights"));
+    assert!(
+        load("model.safetensors")
+            .unwrap_err()
+            .to_string()
+            .contains("not this model's weights")
+    );
     bytes[20] ^= 1;
     std::fs::write(&weights, &bytes).unwrap();
-    assert!(load("model.safetensors").unwrap_err().to_string().contains("not this model's weights"));
+    assert!(
+        load("model.safetensors")
+            .unwrap_err()
+            .to_string()
+            .contains("not this model's weights")
+    );
 }
 
 #[test]
@@ -65,19 +95,80 @@ fn a_pass_that_does_not_fit_is_refused() {
         lengths: &[2, 1],
         logit_positions: &[1, 2],
     };
-    assert_eq!(setup.model.forward(&mut cache, &good).unwrap().rows().unwrap().len(), 2);
+    assert_eq!(
+        setup
+            .model
+            .forward(&mut cache, &good)
+            .unwrap()
+            .rows()
+            .unwrap()
+            .len(),
+        2
+    );
     let vocab_size = setup.config.text.vocab_size as i64;
     for (bad, word) in [
-        (ForwardInputs { token_ids: &[1, 2, 3], ..good }, "token_ids"),
-        (ForwardInputs { token_ids: &[1, 2, 3, vocab_size], ..good }, "vocabulary"),
-        (ForwardInputs { token_ids: &[1, 2, 3, -1], ..good }, "vocabulary"),
-        (ForwardInputs { position_ids: &[0], ..good }, "position_ids"),
-        (ForwardInputs { image_positions: &[0], ..good }, "image_embeds"),
-        (ForwardInputs { logit_positions: &[4], ..good }, "position"),
-        (ForwardInputs { lengths: &[3, 1], ..good }, "do not fit"),
-        (ForwardInputs { lengths: &[0, 1], ..good }, "do not fit"),
+        (
+            ForwardInputs {
+                token_ids: &[1, 2, 3],
+                ..good
+            },
+            "token_ids",
+        ),
+        (
+            ForwardInputs {
+                token_ids: &[1, 2, 3, vocab_size],
+                ..good
+            },
+            "vocabulary",
+        ),
+        (
+            ForwardInputs {
+                token_ids: &[1, 2, 3, -1],
+                ..good
+            },
+            "vocabulary",
+        ),
+        (
+            ForwardInputs {
+                position_ids: &[0],
+                ..good
+            },
+            "position_ids",
+        ),
+        (
+            ForwardInputs {
+                image_positions: &[0],
+                ..good
+            },
+            "image_embeds",
+        ),
+        (
+            ForwardInputs {
+                logit_positions: &[4],
+                ..good
+            },
+            "position",
+        ),
+        (
+            ForwardInputs {
+                lengths: &[3, 1],
+                ..good
+            },
+            "do not fit",
+        ),
+        (
+            ForwardInputs {
+                lengths: &[0, 1],
+                ..good
+            },
+            "do not fit",
+        ),
     ] {
-        let message = setup.model.forward(&mut cache, &bad).unwrap_err().to_string();
+        let message = setup
+            .model
+            .forward(&mut cache, &bad)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains(word), "{word}: {message}");
     }
     cache.reshape(1, 4);

@@ -14,8 +14,8 @@ use ort::memory::{Allocator, MemoryInfo};
 use ort::session::{IoBinding, Session};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 
-use crate::engine::cache::KvCache;
 use super::runtime::runtime;
+use crate::engine::cache::KvCache;
 use crate::error::{Error, Result};
 
 /// One run of a session under preparation: its inputs, and for the decoder the cache, which stays borrowed until the

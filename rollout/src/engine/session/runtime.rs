@@ -103,8 +103,7 @@ fn remedy(kind: EngineKind) -> String {
 
 /// ONNX Runtime's environment: one per process by its own rule.
 fn environment() -> Result<&'static Environment> {
-    static ENVIRONMENT: OnceLock<Result<Environment, (PathBuf, String)>> =
-        OnceLock::new();
+    static ENVIRONMENT: OnceLock<Result<Environment, (PathBuf, String)>> = OnceLock::new();
     let made = ENVIRONMENT.get_or_init(|| {
         let path = library::path();
         let logger = Arc::new(|level, _: &str, _: &str, location: &str, message: &str| {
