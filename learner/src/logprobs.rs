@@ -66,7 +66,7 @@ impl PolicyLogprobs {
         let hidden = self.hidden.index_select(0, &wanted); // [m, E]
         let needs_graph = hidden.requires_grad();
         let leaf = hidden.detach().set_requires_grad(needs_graph);
-        for (start, len) in chunks(wanted.size1()?, model) {
+        for (start, len) in chunks(wanted.size1()?, vocab(model)?) {
             let logprobs = log_softmax(model, &leaf.narrow(0, start, len), self.temperature);
             let logprobs = logprobs
                 .gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
@@ -103,7 +103,7 @@ fn read(
 ) -> Result<(Tensor, Tensor)> {
     let mut logprobs = Vec::new();
     let mut entropies = Vec::new();
-    for (start, len) in chunks(targets.size1()?, model) {
+    for (start, len) in chunks(targets.size1()?, vocab(model)?) {
         let all = log_softmax(model, &hidden.narrow(0, start, len), temperature); // [len, V]
         logprobs.push(
             all.gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
@@ -129,11 +129,27 @@ fn log_softmax(model: &Model, hidden: &Tensor, temperature: f64) -> Tensor {
     logits.log_softmax(-1, Kind::Float)
 }
 
-/// Start and length of each chunk of `count` positions.
-fn chunks(count: i64, model: &Model) -> impl Iterator<Item = (i64, i64)> {
-    let vocab = i64::try_from(model.config().text.vocab_size).unwrap_or(i64::MAX);
+/// V.
+fn vocab(model: &Model) -> Result<i64> {
+    Ok(i64::try_from(model.config().text.vocab_size)?)
+}
+
+/// Start and length of each chunk of `count` positions: as many at a time as [`MAX_LOGITS`] allows, at least one.
+fn chunks(count: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
     let size = (MAX_LOGITS / vocab).max(1);
-    (0..count)
-        .step_by(usize::try_from(size).unwrap_or(1))
-        .map(move |start| (start, size.min(count - start)))
+    let starts = std::iter::successors(Some(0), move |start| Some(start + size));
+    starts.take_while(move |start| *start < count).map(move |start| (start, size.min(count - start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_LOGITS, chunks};
+
+    #[test]
+    fn chunks_cover_every_position_once() {
+        assert_eq!(chunks(5, MAX_LOGITS / 2).collect::<Vec<_>>(), [(0, 2), (2, 2), (4, 1)]);
+        assert_eq!(chunks(2, MAX_LOGITS * 3).collect::<Vec<_>>(), [(0, 1), (1, 1)]);
+        assert_eq!(chunks(7, 10).collect::<Vec<_>>(), [(0, 7)]);
+        assert_eq!(chunks(0, 10).count(), 0);
+    }
 }

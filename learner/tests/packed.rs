@@ -1,4 +1,12 @@
 //! Groups that share their prompt give the same logprobs and the same gradients as every sequence alone.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test binary"
+)]
 
 use learner::logprobs::PolicyLogprobs;
 use learner::model::{Group, MicroBatch, Model, init};
@@ -183,7 +191,7 @@ fn packed_groups_equal_single_sequences() {
             assert!(largest(&(packed_logprobs.narrow(0, start, len) - &logprobs)) < 1e-5);
             assert!(largest(&(packed_entropies.narrow(0, start, len) - entropies)) < 1e-5);
             let weights = Tensor::from_slice(&weights[start as usize..(start + len) as usize]);
-            loss = loss + (logprobs * weights).sum(Kind::Float);
+            loss += (logprobs * weights).sum(Kind::Float);
             start += len;
         }
     }
@@ -240,4 +248,38 @@ fn wrong_input_is_an_error() {
     samples[0].images.clear(); // pads without an image
     assert!(PolicyLogprobs::forward(&model, &groups(&samples), 1.0).is_err());
     assert!(PolicyLogprobs::forward(&model, &MicroBatch::default(), 1.0).is_err());
+}
+
+#[test]
+fn saved_weights_come_back() {
+    let config = config();
+    let first = Model::new(&config, init::random(&config, 4, Device::Cpu).unwrap(), Device::Cpu).unwrap();
+    let mut second = Model::new(&config, init::random(&config, 5, Device::Cpu).unwrap(), Device::Cpu).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    let out = folder.path().join("out");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("config.json"), "{}").unwrap();
+    std::fs::write(source.join("model.safetensors.index.json"), "{}").unwrap();
+    for bf16 in [true, false] {
+        // The second time over the first one.
+        learner::model::folder::save(first.parameters(), &source, &out, bf16).unwrap();
+        assert!(out.join("config.json").exists() && !out.join("model.safetensors.index.json").exists());
+        second.parameters_mut().reload(&config, &models::checkpoint::Checkpoint::open(&out).unwrap()).unwrap();
+        let allowed = if bf16 { 0.004 } else { 0.0 };
+        for (a, b) in first.parameters().iter().zip(second.parameters().iter()) {
+            assert!(largest(&(&a.tensor - &b.tensor)) <= allowed * largest(&a.tensor), "{}", a.spec.name);
+        }
+    }
+    // What is published is the same file that any reader of safetensors takes.
+    let layout = first.parameters().layout();
+    let mut bytes = vec![0; layout.total_bytes];
+    first.parameters().write_f32(&layout, &mut bytes).unwrap();
+    let published = folder.path().join("published.safetensors");
+    std::fs::write(&published, bytes).unwrap();
+    let checkpoint = models::checkpoint::Checkpoint::open(&published).unwrap();
+    for parameter in first.parameters().iter() {
+        let values = Tensor::from_slice(&checkpoint.read_f32(&parameter.spec.name).unwrap());
+        assert_eq!(largest(&(parameter.tensor.flatten(0, -1) - values)), 0.0, "{}", parameter.spec.name);
+    }
 }

@@ -1,5 +1,13 @@
 //! The libtorch model against the reference values of `PARITY_FIXTURES`: image embeddings, logits, logprobs and entropies,
 //! sequence by sequence, with prompts shared, and with all groups in one micro-batch.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test binary"
+)]
 
 use learner::logprobs::logprobs;
 use learner::model::{Group, MicroBatch, Model, Packed};

@@ -64,3 +64,21 @@ fn normal(rng: &mut impl Rng) -> f64 {
 fn narrow(value: f64) -> f32 {
     value as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::normal;
+
+    #[test]
+    fn normal_numbers_have_mean_0_and_variance_1() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let numbers: Vec<f64> = (0..100_000).map(|_| normal(&mut rng)).collect();
+        let mean = numbers.iter().sum::<f64>() / 1e5;
+        let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e5;
+        let kurtosis = numbers.iter().map(|x| (x - mean).powi(4)).sum::<f64>() / 1e5;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03 && (kurtosis - 3.0).abs() < 0.2);
+    }
+}
