@@ -22,6 +22,11 @@
 //! - [`model`]: Qwen2.5-VL; a group's prompt is computed once
 //! - [`logprobs`]: its log-probabilities of response tokens, and the way back from their gradient
 //!
+//! Supervised training, which makes a start for all this:
+//! - [`read`]: teaches the vision tower to read; [`labels`]: its column of the data set
+//! - [`sft`]: teaches to write worked solutions
+//! - [`supervised`]: what both share
+//!
 //! The machine: [`device`], [`doctor`]
 //!
 //! Read `train.rs` first.
@@ -33,6 +38,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod doctor;
 pub mod ledger;
+pub mod labels;
 pub mod logprobs;
 pub mod loss;
 pub mod metrics;
@@ -44,6 +50,9 @@ pub mod run;
 pub mod signals;
 pub mod source;
 pub mod summary;
+pub mod read;
+pub mod sft;
+pub mod supervised;
 pub mod token_weights;
 pub mod train;
 pub mod update;

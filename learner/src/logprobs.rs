@@ -138,7 +138,9 @@ fn vocab(model: &Model) -> Result<i64> {
 fn chunks(count: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
     let size = (MAX_LOGITS / vocab).max(1);
     let starts = std::iter::successors(Some(0), move |start| Some(start + size));
-    starts.take_while(move |start| *start < count).map(move |start| (start, size.min(count - start)))
+    starts
+        .take_while(move |start| *start < count)
+        .map(move |start| (start, size.min(count - start)))
 }
 
 #[cfg(test)]
@@ -147,8 +149,14 @@ mod tests {
 
     #[test]
     fn chunks_cover_every_position_once() {
-        assert_eq!(chunks(5, MAX_LOGITS / 2).collect::<Vec<_>>(), [(0, 2), (2, 2), (4, 1)]);
-        assert_eq!(chunks(2, MAX_LOGITS * 3).collect::<Vec<_>>(), [(0, 1), (1, 1)]);
+        assert_eq!(
+            chunks(5, MAX_LOGITS / 2).collect::<Vec<_>>(),
+            [(0, 2), (2, 2), (4, 1)]
+        );
+        assert_eq!(
+            chunks(2, MAX_LOGITS * 3).collect::<Vec<_>>(),
+            [(0, 1), (1, 1)]
+        );
         assert_eq!(chunks(7, 10).collect::<Vec<_>>(), [(0, 7)]);
         assert_eq!(chunks(0, 10).count(), 0);
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use learner::{doctor, run, signals};
+use learner::{doctor, read, run, sft, signals};
 use shared::config::{self, LearnerArgs, Program, RunArgs};
 use shared::telemetry;
 
@@ -27,6 +27,10 @@ struct Cli {
 enum Command {
     /// Says what is installed, what would work, and what to do about what does not
     Doctor,
+    /// Teaches worked solutions: supervised training on the `solution` column of a data set
+    Sft(sft::SftArgs),
+    /// Teaches the vision tower to read numbers, before anything else is trained
+    Read(read::ReadArgs),
     /// One bf16 product: dies where the system has no AMX for it
     #[command(name = doctor::PROBE_COMMAND, hide = true)]
     ProbeBf16,
@@ -48,6 +52,8 @@ fn start() -> Result<ExitCode> {
         Some(Command::Doctor) => doctor::report(&mut stdout().lock())?,
         Some(Command::ProbeBf16) if doctor::probe_bf16() => {}
         Some(Command::ProbeBf16) => return Ok(ExitCode::FAILURE),
+        Some(Command::Sft(args)) => sft::run(&args, &telemetry::init("learner")?)?,
+        Some(Command::Read(args)) => read::run(&args, &telemetry::init("learner")?)?,
         None => {
             let config = config::load(&matches, Program::Learner)?;
             let telemetry = telemetry::init("learner")?;

@@ -253,8 +253,18 @@ fn wrong_input_is_an_error() {
 #[test]
 fn saved_weights_come_back() {
     let config = config();
-    let first = Model::new(&config, init::random(&config, 4, Device::Cpu).unwrap(), Device::Cpu).unwrap();
-    let mut second = Model::new(&config, init::random(&config, 5, Device::Cpu).unwrap(), Device::Cpu).unwrap();
+    let first = Model::new(
+        &config,
+        init::random(&config, 4, Device::Cpu).unwrap(),
+        Device::Cpu,
+    )
+    .unwrap();
+    let mut second = Model::new(
+        &config,
+        init::random(&config, 5, Device::Cpu).unwrap(),
+        Device::Cpu,
+    )
+    .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
     let out = folder.path().join("out");
@@ -264,11 +274,23 @@ fn saved_weights_come_back() {
     for bf16 in [true, false] {
         // The second time over the first one.
         learner::model::folder::save(first.parameters(), &source, &out, bf16).unwrap();
-        assert!(out.join("config.json").exists() && !out.join("model.safetensors.index.json").exists());
-        second.parameters_mut().reload(&config, &models::checkpoint::Checkpoint::open(&out).unwrap()).unwrap();
+        assert!(
+            out.join("config.json").exists() && !out.join("model.safetensors.index.json").exists()
+        );
+        second
+            .parameters_mut()
+            .reload(
+                &config,
+                &models::checkpoint::Checkpoint::open(&out).unwrap(),
+            )
+            .unwrap();
         let allowed = if bf16 { 0.004 } else { 0.0 };
         for (a, b) in first.parameters().iter().zip(second.parameters().iter()) {
-            assert!(largest(&(&a.tensor - &b.tensor)) <= allowed * largest(&a.tensor), "{}", a.spec.name);
+            assert!(
+                largest(&(&a.tensor - &b.tensor)) <= allowed * largest(&a.tensor),
+                "{}",
+                a.spec.name
+            );
         }
     }
     // What is published is the same file that any reader of safetensors takes.
@@ -280,6 +302,11 @@ fn saved_weights_come_back() {
     let checkpoint = models::checkpoint::Checkpoint::open(&published).unwrap();
     for parameter in first.parameters().iter() {
         let values = Tensor::from_slice(&checkpoint.read_f32(&parameter.spec.name).unwrap());
-        assert_eq!(largest(&(parameter.tensor.flatten(0, -1) - values)), 0.0, "{}", parameter.spec.name);
+        assert_eq!(
+            largest(&(parameter.tensor.flatten(0, -1) - values)),
+            0.0,
+            "{}",
+            parameter.spec.name
+        );
     }
 }

@@ -1,0 +1,172 @@
+//! `learner sft`: teaches a model to write worked solutions, the start that reinforcement learning needs.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use models::chat::{Content, Message};
+use models::image::Patches;
+use models::processor::Processor;
+use rayon::prelude::{IntoParallelIterator, ParallelIterator};
+use shared::dataset::{Part, Sample, content_parts};
+use shared::telemetry::Telemetry;
+use tch::{Kind, Tensor};
+
+use crate::logprobs::PolicyLogprobs;
+use crate::model::{Group, MicroBatch, Model};
+use crate::optimizer::AdamW;
+use crate::supervised::SupervisedArgs;
+
+/// Supervised fine-tuning on the `solution` column of a data set
+#[derive(Debug, Clone, Args)]
+pub struct SftArgs {
+    /// What all supervised training takes.
+    #[command(flatten)]
+    pub common: SupervisedArgs,
+
+    /// Leave the vision tower as it is
+    #[arg(long)]
+    pub freeze_vision: bool,
+
+    /// Tokens that go through the model at once; the result does not depend on it
+    #[arg(long, value_name = "N", default_value_t = 16384)]
+    pub micro_batch_tokens: usize,
+}
+
+/// One sample as the model takes it.
+#[derive(Debug)]
+struct Example {
+    prompt_ids: Vec<u32>,
+    images: Vec<Patches>,
+    /// The solution's tokens and the end of sequence.
+    solution_ids: Vec<u32>,
+}
+
+impl Example {
+    fn group(&self) -> Group<'_> {
+        Group {
+            prompt_ids: &self.prompt_ids,
+            images: &self.images,
+            responses: vec![&self.solution_ids],
+        }
+    }
+}
+
+/// Trains and saves; prints a line now and then.
+pub fn run(args: &SftArgs, telemetry: &Telemetry) -> Result<()> {
+    let common = &args.common;
+    let (processor, mut model) = common.open()?;
+    if args.freeze_vision {
+        model.parameters_mut().freeze("visual.")?;
+    }
+    let dataset = common.dataset()?;
+    let mut visits = common.visits(dataset.len())?;
+    let mut optimizer = AdamW::new(common.optimizer());
+    let progress = telemetry.progress(Some(common.steps));
+    let start = Instant::now();
+    for step in 1..=common.steps {
+        let samples: Vec<Sample> = visits
+            .by_ref()
+            .take(common.batch)
+            .map(|index| dataset.get(index))
+            .collect::<Result<_, _>>()?;
+        let examples = samples
+            .into_par_iter()
+            .map(|sample| example(&processor, &sample))
+            .collect::<Result<Vec<_>>>()?;
+        let loss = backward(&model, &examples, args.micro_batch_tokens)?;
+        let update = optimizer.step(model.parameters_mut())?;
+        progress.step(
+            step,
+            &format!(
+                "loss {loss:.4}, gradient {:.2}, {:.1} steps/s",
+                update.grad_norm,
+                step as f64 / start.elapsed().as_secs_f64()
+            ),
+        );
+    }
+    common.save(&model)
+}
+
+/// Tokens and patches of a sample.
+fn example(processor: &Processor, sample: &Sample) -> Result<Example> {
+    let solution = sample
+        .solution
+        .as_deref()
+        .with_context(|| format!("sample {}: no solution", sample.id))?;
+    let decoded = sample
+        .images
+        .iter()
+        .map(|bytes| processor.images.decode(bytes))
+        .collect::<Result<Vec<_>, _>>()?;
+    let message = user_message(&sample.problem, decoded.len())
+        .with_context(|| format!("sample {}", sample.id))?;
+    let prompt = processor
+        .prompt(&[message], &decoded)
+        .with_context(|| format!("sample {}", sample.id))?;
+    let images = prompt
+        .images
+        .iter()
+        .map(|image| processor.images.patches(image))
+        .collect::<Result<_, _>>()?;
+    let mut solution_ids = processor.tokenizer.encode(solution)?;
+    let end = processor
+        .config
+        .tokens
+        .eos
+        .first()
+        .context("the model has no end of sequence")?;
+    solution_ids.push(*end);
+    Ok(Example {
+        prompt_ids: prompt.token_ids,
+        images,
+        solution_ids,
+    })
+}
+
+/// The user's turn, as the rollout writes it: the problem, with its images where it places them.
+fn user_message(problem: &str, num_images: usize) -> Result<Message> {
+    let content = content_parts(problem, num_images)?
+        .into_iter()
+        .map(|part| match part {
+            Part::Text(text) => Content::Text(text),
+            Part::Image => Content::Image,
+        });
+    Ok(Message {
+        role: "user".to_owned(),
+        content: content.collect(),
+    })
+}
+
+/// Mean negative logprob over the solution tokens of the batch; its gradient is added to the parameters.
+fn backward(model: &Model, examples: &[Example], micro_batch_tokens: usize) -> Result<f64> {
+    let num_tokens: usize = examples
+        .iter()
+        .map(|example| example.solution_ids.len())
+        .sum();
+    ensure!(num_tokens > 0, "an empty batch");
+    let mut loss = 0.0;
+    let mut rest = examples;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(fitting(rest, micro_batch_tokens));
+        let batch = MicroBatch {
+            groups: now.iter().map(Example::group).collect(),
+        };
+        let pass = PolicyLogprobs::forward(model, &batch, 1.0)?;
+        loss -= pass.logprobs.sum(Kind::Double).double_value(&[]) / num_tokens as f64;
+        let gradient = Tensor::full_like(&pass.logprobs, -1.0 / num_tokens as f64);
+        pass.backward(model, &gradient)?;
+        rest = later;
+    }
+    Ok(loss)
+}
+
+/// How many of the examples, at least one, stay within the budget.
+fn fitting(examples: &[Example], micro_batch_tokens: usize) -> usize {
+    let mut tokens = 0;
+    let within = examples.iter().take_while(|example| {
+        tokens += example.group().num_tokens();
+        tokens <= micro_batch_tokens
+    });
+    within.count().max(1)
+}
