@@ -70,13 +70,15 @@ mod tests {
 
     #[test]
     fn equal_rewards_give_exact_zeros() {
-        assert_eq!(group_advantages(&[0.1; 7], &[0..7], true), vec![0.0; 7]);
+        let groups = [0..3, 3..7];
+        assert_eq!(group_advantages(&[0.1; 7], &groups, true), vec![0.0; 7]);
     }
 
     #[test]
     fn without_the_deviation_only_the_mean_goes() {
+        let groups = [0..2, 2..2];
         assert_eq!(
-            group_advantages(&[3.0, 1.0], &[0..2], false),
+            group_advantages(&[3.0, 1.0], &groups, false),
             vec![1.0, -1.0]
         );
     }

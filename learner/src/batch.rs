@@ -166,7 +166,7 @@ impl Batch {
                 let part = Part { group, responses };
                 match packed.last_mut() {
                     Some(last) if cost <= room && self.same_temperature(last, group) => {
-                        last.parts.push(part)
+                        last.parts.push(part);
                     }
                     _ => {
                         packed.push(MicroBatch { parts: vec![part] });
@@ -367,7 +367,7 @@ mod tests {
         ) {
             let records = lens.iter().enumerate().map(|(t, (prompt, responses))| record(t as u64, *prompt, responses, 1.0));
             let batch = Batch::new(records.collect());
-            let is_wanted = |response: usize| response % skip == 0;
+            let is_wanted = |response: usize| response.is_multiple_of(skip);
             let packed = batch.micro_batches(0..batch.groups.len(), max_tokens, is_wanted);
             let seen: Vec<usize> = packed.iter().flat_map(MicroBatch::responses).collect();
             let expected: Vec<usize> = (0..batch.responses.len()).filter(|&r| is_wanted(r)).collect();

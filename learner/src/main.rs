@@ -13,7 +13,12 @@ use shared::telemetry;
 ///
 /// Start `rollout` with the same --run-dir, before or after. Ctrl-C finishes the step, saves and ends; --resume goes on.
 #[derive(Parser, Debug)]
-#[command(name = "learner", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "learner",
+    version,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -236,7 +236,7 @@ fn judge(
             control.reopen(ticket)?;
         }
         Verdict::Unexpected => {
-            tracing::debug!("ticket {ticket} ({sample_id}): not awaited, dropped")
+            tracing::debug!("ticket {ticket} ({sample_id}): not awaited, dropped");
         }
     }
     Ok(())

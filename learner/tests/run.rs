@@ -1,0 +1,464 @@
+//! The built `learner` on a run folder, with a rollout made of dice: random responses and rewards that depend on the ticket
+//! alone, logprobs by the published weights.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use learner::batch::Batch;
+use learner::model::Model;
+use models::checkpoint::Checkpoint;
+use models::config::ModelConfig;
+use models::image::ImageProcessor;
+use rustix::process::{Pid, Signal, kill_process};
+use shared::codec;
+use shared::control::Seat;
+use shared::ids::{PolicyVersion, Ticket};
+use shared::record::{FinishReason, GroupRecord, ImageRecord, ResponseRecord, Reward};
+use shared::ring::Producer;
+use shared::telemetry::read_metrics;
+use shared::weights;
+use tch::Device;
+use tests::{Fixtures, PromptCase};
+
+const GROUP_SIZE: u64 = 4;
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A rollout process's place in a run, as a thread of the test.
+struct DiceRollout {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DiceRollout {
+    fn start(run_dir: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (run_dir, stopping) = (run_dir.to_owned(), Arc::clone(&stop));
+        let thread = Some(spawn(move || {
+            roll(&run_dir, &|| stopping.load(Ordering::SeqCst))
+        }));
+        Self { stop, thread }
+    }
+}
+
+impl Drop for DiceRollout {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let panicked = self.thread.take().unwrap().join().is_err();
+        assert!(
+            !panicked || std::thread::panicking(),
+            "the rollout panicked"
+        );
+    }
+}
+
+fn roll(run_dir: &Path, stop: &dyn Fn() -> bool) {
+    let dice = Dice::open();
+    let Some(seat) = Seat::join(run_dir, stop, &mut |_| ()).unwrap() else {
+        return;
+    };
+    let mut ring = Producer::open_or_create(&seat.ring_path(), 1 << 20).unwrap();
+    let mut loaded: Option<(u64, Model)> = None;
+    while !stop() {
+        let Some(ticket) = seat.claim() else {
+            seat.wait_work(Duration::from_millis(50)).unwrap();
+            continue;
+        };
+        let publications = seat.publications();
+        let version = seat.version().unwrap();
+        if loaded
+            .as_ref()
+            .is_none_or(|(known, _)| *known != publications)
+        {
+            loaded = Some((publications, dice.load(run_dir, version)));
+        }
+        let record = dice.record(ticket, version, &loaded.as_ref().unwrap().1);
+        if ring.push(&codec::encode(&record), stop).unwrap() {
+            seat.finish(ticket);
+        }
+    }
+}
+
+struct Dice {
+    config: ModelConfig,
+    images: ImageProcessor,
+    prompts: Vec<PromptCase>,
+    pixels: Vec<Vec<ImageRecord>>,
+}
+
+impl Dice {
+    fn open() -> Self {
+        let fixtures = Fixtures::open().unwrap();
+        let config = ModelConfig::from_dir(&fixtures.model()).unwrap();
+        let preprocess = fixtures.tensors("preprocess").unwrap();
+        let image = |name: &String| {
+            let resized = preprocess.u8(&format!("pil.{name}.resized_u8")).unwrap();
+            let side = |axis: usize| u32::try_from(resized.shape[axis]).unwrap();
+            ImageRecord {
+                width: side(1),
+                height: side(0),
+                pixels: resized.data.clone(),
+            }
+        };
+        let prompts = fixtures.prompts().unwrap();
+        Self {
+            images: ImageProcessor::from_dir(&fixtures.model(), &config.vision).unwrap(),
+            pixels: prompts
+                .iter()
+                .map(|prompt| prompt.images.iter().map(image).collect())
+                .collect(),
+            config,
+            prompts,
+        }
+    }
+
+    fn load(&self, run_dir: &Path, version: PolicyVersion) -> Model {
+        let checkpoint = Checkpoint::open(&weights::path(run_dir, version)).unwrap();
+        Model::load(&self.config, &checkpoint, Device::Cpu).unwrap()
+    }
+
+    /// Everything but versions and logprobs follows from the ticket.
+    fn record(&self, ticket: Ticket, version: PolicyVersion, model: &Model) -> GroupRecord {
+        let index = usize::try_from(ticket.0).unwrap() % self.prompts.len();
+        let record = GroupRecord {
+            ticket,
+            sample_id: self.prompts[index].name.clone(),
+            prompt_ids: self.prompts[index].input_ids.clone(),
+            images: self.pixels[index].clone(),
+            temperature: 0.9,
+            responses: (0..GROUP_SIZE)
+                .map(|response| self.response(hash(ticket.0 * GROUP_SIZE + response), version))
+                .collect(),
+        };
+        self.with_logprobs(record, model)
+    }
+
+    fn response(&self, seed: u64, version: PolicyVersion) -> ResponseRecord {
+        let len = 2 + seed % 7;
+        let values = |stream: u64| -> Vec<f32> {
+            (0..len)
+                .map(|t| unit(hash(seed ^ stream ^ t << 8)))
+                .collect()
+        };
+        // Plain text tokens: nothing above is an image pad.
+        let token_ids = (0..len)
+            .map(|t| u32::try_from(hash(seed + t) % 200).unwrap())
+            .collect();
+        let accuracy = if hash(seed).is_multiple_of(2) {
+            1.0
+        } else {
+            0.0
+        };
+        ResponseRecord {
+            token_ids,
+            finish_reason: FinishReason::Stop,
+            first_version: version,
+            last_version: version,
+            reward: Reward {
+                total: accuracy,
+                accuracy,
+                format: 0.0,
+                overlong: 0.0,
+            },
+            logprobs: values(0),
+            blank_logprobs: values(1).iter().map(|value| -8.0 * value).collect(),
+            entropies: values(2)
+                .iter()
+                .map(|value| (value - 0.5).max(0.0))
+                .collect(),
+            blank_entropies: values(3),
+        }
+    }
+
+    fn with_logprobs(&self, mut record: GroupRecord, model: &Model) -> GroupRecord {
+        let batch = Batch::new(vec![record.clone()]);
+        let micro_batch = batch.micro_batches(0..1, usize::MAX, |_| true).remove(0);
+        let patches = batch.patches(&micro_batch, &self.images).unwrap();
+        let input = batch.input(&micro_batch, &patches);
+        let (logprobs, _) =
+            learner::logprobs::logprobs(model, &input, f64::from(record.temperature)).unwrap();
+        let logprobs: Vec<f32> = logprobs.try_into().unwrap();
+        for (response, flat) in record.responses.iter_mut().zip(&batch.responses) {
+            response.logprobs = logprobs[flat.tokens.clone()].to_vec();
+        }
+        record
+    }
+}
+
+fn hash(value: u64) -> u64 {
+    let value = (value ^ (value >> 30))
+        .wrapping_add(0x9E37_79B9_7F4A_7C15)
+        .wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
+}
+
+fn unit(value: u64) -> f32 {
+    f32::from(u16::try_from(value >> 48).unwrap()) / 65536.0
+}
+
+fn learner(run_dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_learner"));
+    command
+        .arg("--run-dir")
+        .arg(run_dir)
+        .arg("--model")
+        .arg(Fixtures::open().unwrap().model());
+    command.args([
+        "--steps",
+        "5",
+        "--batch-prompts",
+        "4",
+        "--lr",
+        "1e-3",
+        "--threads",
+        "1",
+    ]);
+    command
+        .args(["--micro-batch-tokens", "300", "--save-every", "1"])
+        .args(args);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn finish(child: Child) -> Output {
+    let id = child.id();
+    let done = Arc::new(AtomicBool::new(false));
+    let waiting = Arc::clone(&done);
+    // A run that hangs fails, rather than hang the tests.
+    let guard = spawn(move || {
+        let started = Instant::now();
+        while !waiting.load(Ordering::SeqCst) {
+            if started.elapsed() > PATIENCE {
+                send(id, Signal::KILL);
+                return;
+            }
+            sleep(Duration::from_millis(100));
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    done.store(true, Ordering::SeqCst);
+    guard.join().unwrap();
+    output
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn send(id: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn checkpoint(run_dir: &Path, step: u64) -> PathBuf {
+    run_dir.join(format!("checkpoints/step-{step:08}"))
+}
+
+fn wait_for(path: &Path) {
+    let started = Instant::now();
+    while !path.exists() {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{} did not appear",
+            path.display()
+        );
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs to the end without trouble and returns the run folder.
+fn undisturbed(folder: &Path, args: &[&str]) -> PathBuf {
+    let run_dir = folder.join("undisturbed");
+    let _rollout = DiceRollout::start(&run_dir);
+    let output = finish(learner(&run_dir, args).spawn().unwrap());
+    assert!(output.status.success(), "{}", text(&output));
+    run_dir
+}
+
+fn assert_same_end(expected: &Path, got: &Path, step: u64) {
+    for file in ["model.safetensors", "optimizer.safetensors", "records.bin"] {
+        let read = |run_dir: &Path| std::fs::read(checkpoint(run_dir, step).join(file)).unwrap();
+        assert!(read(expected) == read(got), "{file} differs");
+    }
+    let rows = |run_dir: &Path| {
+        let rows = read_metrics(&run_dir.join("metrics.jsonl")).unwrap();
+        let value = |row: &shared::telemetry::MetricsRow, name: &str| {
+            row.values
+                .iter()
+                .find(|(known, _)| known == name)
+                .unwrap()
+                .1
+        };
+        let names = [
+            "actor/pg_loss",
+            "actor/kl_loss",
+            "actor/grad_norm",
+            "critic/score/mean",
+            "tor/overlap_fraction",
+            "sampled/groups",
+        ];
+        rows.iter()
+            .map(|row| {
+                assert!(
+                    value(row, "train/logprob_diff_max") < 1e-4,
+                    "step {}: mismatch",
+                    row.step
+                );
+                (row.step, names.map(|name| value(row, name).to_bits()))
+            })
+            .collect::<Vec<_>>()
+    };
+    let (expected, got) = (rows(expected), rows(got));
+    assert_eq!(
+        expected.iter().map(|row| row.0).collect::<Vec<_>>(),
+        (1..=step).collect::<Vec<_>>()
+    );
+    assert_eq!(expected, got);
+}
+
+#[test]
+fn killed_and_resumed_it_ends_like_an_undisturbed_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = undisturbed(folder.path(), &[]);
+
+    let run_dir = folder.path().join("killed");
+    let _first = DiceRollout::start(&run_dir);
+    let _second = DiceRollout::start(&run_dir);
+    let mut killed = learner(&run_dir, &[]).spawn().unwrap();
+    wait_for(&checkpoint(&run_dir, 2));
+    send(killed.id(), Signal::KILL);
+    killed.wait().unwrap();
+
+    let refused = finish(learner(&run_dir, &[]).spawn().unwrap());
+    assert!(
+        !refused.status.success() && text(&refused).contains("add --resume to go on"),
+        "{}",
+        text(&refused)
+    );
+
+    let resumed = learner(&run_dir, &["--resume"]).spawn().unwrap();
+    wait_for(&checkpoint(&run_dir, 3));
+    send(resumed.id(), Signal::INT);
+    let interrupted = finish(resumed);
+    assert!(interrupted.status.success(), "{}", text(&interrupted));
+
+    let output = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_same_end(&expected, &run_dir, 5);
+}
+
+#[test]
+fn grpo_with_several_updates_per_batch_resumes_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [
+        "--algo",
+        "grpo",
+        "--mini-batch-prompts",
+        "2",
+        "--updates-epochs",
+        "2",
+        "--schedule",
+        "cosine",
+        "--warmup-steps",
+        "3",
+    ];
+    let expected = undisturbed(folder.path(), &args);
+
+    let run_dir = folder.path().join("killed");
+    let _rollout = DiceRollout::start(&run_dir);
+    let mut killed = learner(&run_dir, &args).spawn().unwrap();
+    wait_for(&checkpoint(&run_dir, 3));
+    send(killed.id(), Signal::KILL);
+    killed.wait().unwrap();
+    let output = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_same_end(&expected, &run_dir, 5);
+}
+
+#[test]
+fn a_checkpoint_is_a_model_folder_and_commands_follow_publications() {
+    let folder = tempfile::tempdir().unwrap();
+    let command =
+        "echo $TOR_VERSION >> $TOR_RUN_DIR/synced; test -s $TOR_WEIGHTS; test $TOR_VERSION != 2";
+    let args = [
+        "--steps",
+        "3",
+        "--after-sync",
+        command,
+        "--max-staleness",
+        "1",
+        "--freeze-vision",
+        "--keep-checkpoints",
+        "1",
+    ];
+    let run_dir = undisturbed(folder.path(), &args);
+    assert_eq!(
+        std::fs::read_to_string(run_dir.join("synced")).unwrap(),
+        "0\n1\n2\n3\n"
+    );
+
+    let saved = checkpoint(&run_dir, 3);
+    let config = ModelConfig::from_dir(&saved).unwrap();
+    let trained = Checkpoint::open(&saved).unwrap();
+    trained.check(&config).unwrap();
+    ImageProcessor::from_dir(&saved, &config.vision).unwrap();
+    let initial = Checkpoint::open(&Fixtures::open().unwrap().model()).unwrap();
+    for name in initial.names() {
+        let is_equal = initial.read_f32(name).unwrap() == trained.read_f32(name).unwrap();
+        assert_eq!(is_equal, name.starts_with("visual."), "{name}");
+    }
+    let left = std::fs::read_dir(run_dir.join("checkpoints"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 1, "older checkpoints are removed");
+}
+
+#[test]
+fn bad_starts_say_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let output = finish(learner(&run_dir, &["--model", "/nowhere"]).spawn().unwrap());
+    assert!(
+        !output.status.success() && text(&output).contains("/nowhere"),
+        "{}",
+        text(&output)
+    );
+    assert_eq!(
+        text(&output).trim_end().lines().count(),
+        1,
+        "{}",
+        text(&output)
+    );
+    assert!(!run_dir.exists());
+
+    let mut first = learner(&run_dir, &[]).spawn().unwrap();
+    wait_for(&weights::path(&run_dir, PolicyVersion(0)));
+    let second = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
+    send(first.id(), Signal::INT);
+    assert!(first.wait().unwrap().success());
+    let message = text(&second);
+    assert!(
+        !second.status.success()
+            && message.contains(&format!("in use by another learner (pid {})", first.id())),
+        "{message}"
+    );
+
+    let output = finish(
+        learner(&run_dir, &["--device", "cuda:0", "--resume"])
+            .spawn()
+            .unwrap(),
+    );
+    assert!(
+        !output.status.success() && text(&output).contains("libtorch_cuda.so"),
+        "{}",
+        text(&output)
+    );
+}
