@@ -1,5 +1,5 @@
 //! Parity with the reference values of `PARITY_FIXTURES`: everything before the first matrix product.
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 use models::checkpoint::{Checkpoint, F32Layout, write_f32};
 use models::image::RgbImage;
