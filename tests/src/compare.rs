@@ -42,7 +42,13 @@ impl Close {
             } else {
                 difference
             };
-            let excess = difference - (self.absolute + self.relative * expected.abs());
+            // A NaN or an infinity allows nothing more.
+            let scale = if expected.is_finite() {
+                expected.abs()
+            } else {
+                0.0
+            };
+            let excess = difference - (self.absolute + self.relative * scale);
             beyond += usize::from(excess > 0.0);
             worst = worst.max(difference);
             if excess > worst_excess {
