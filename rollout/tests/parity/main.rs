@@ -5,6 +5,7 @@
 mod greedy;
 mod refusals;
 mod setup;
+mod steady;
 
 use std::collections::BTreeMap;
 
