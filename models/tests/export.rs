@@ -15,12 +15,20 @@ fn model() -> PathBuf {
 }
 
 fn export(arguments: &[&Path]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_models")).arg("export").args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_models"))
+        .arg("export")
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn succeed(arguments: &[&Path]) -> String {
     let output = export(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -48,7 +56,13 @@ fn a_folder_is_written_whole_then_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("deep/onnx");
     succeed(&[&model(), &out]);
-    for name in ["decoder.onnx", "vision.onnx", "config.json", "tokenizer.json", "preprocessor_config.json"] {
+    for name in [
+        "decoder.onnx",
+        "vision.onnx",
+        "config.json",
+        "tokenizer.json",
+        "preprocessor_config.json",
+    ] {
         assert!(out.join(name).exists(), "{name}");
     }
     let config = ModelConfig::from_dir(&out).unwrap();
@@ -61,7 +75,10 @@ fn a_folder_is_written_whole_then_left_alone() {
     let before = (graph_inode("decoder.onnx"), graph_inode("vision.onnx"));
     let said = succeed(&[&model(), &out]);
     assert!(said.contains("decoder.onnx: unchanged"), "{said}");
-    assert_eq!((graph_inode("decoder.onnx"), graph_inode("vision.onnx")), before);
+    assert_eq!(
+        (graph_inode("decoder.onnx"), graph_inode("vision.onnx")),
+        before
+    );
 }
 
 #[test]
@@ -79,18 +96,31 @@ fn the_newest_weights_of_a_run_are_linked_not_copied() {
     publish(2);
     let newest = publish(10);
     fs::create_dir_all(run.join("weights/v00000011")).unwrap(); // begun, not published
-    fs::write(run.join("config.toml"), format!("[run]\nmodel = {:?}\n", model().display().to_string())).unwrap();
+    fs::write(
+        run.join("config.toml"),
+        format!("[run]\nmodel = {:?}\n", model().display().to_string()),
+    )
+    .unwrap();
 
     let run_flag = |run: &Path| format!("--run-dir={}", run.display());
     let said = succeed(&[Path::new(&run_flag(&run))]);
     let exported = run.join("onnx/model.safetensors");
     assert!(said.contains("model.safetensors: linked"), "{said}");
-    assert_eq!(fs::metadata(&exported).unwrap().ino(), fs::metadata(&newest).unwrap().ino());
+    assert_eq!(
+        fs::metadata(&exported).unwrap().ino(),
+        fs::metadata(&newest).unwrap().ino()
+    );
 
     let newer = publish(12);
     let said = succeed(&[Path::new(&run_flag(&run))]);
-    assert!(said.contains("decoder.onnx: unchanged") && said.contains("model.safetensors: linked"), "{said}");
-    assert_eq!(fs::metadata(&exported).unwrap().ino(), fs::metadata(&newer).unwrap().ino());
+    assert!(
+        said.contains("decoder.onnx: unchanged") && said.contains("model.safetensors: linked"),
+        "{said}"
+    );
+    assert_eq!(
+        fs::metadata(&exported).unwrap().ino(),
+        fs::metadata(&newer).unwrap().ino()
+    );
     let said = succeed(&[Path::new(&run_flag(&run))]);
     assert!(said.contains("model.safetensors: unchanged"), "{said}");
 
@@ -112,7 +142,10 @@ fn bad_input_gives_one_clear_line() {
 
     // The same table with one tensor under another name.
     let name = b"model.norm.weight";
-    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    let at = bytes
+        .windows(name.len())
+        .position(|window| window == name)
+        .unwrap();
     let mut renamed = bytes.clone();
     renamed[at] = b'x';
     fs::write(&weights, &renamed).unwrap();
@@ -120,13 +153,21 @@ fn bad_input_gives_one_clear_line() {
 
     fs::write(&weights, &bytes).unwrap();
     let config_path = copy.join("config.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&config_path).unwrap()).unwrap();
-    let text = if config.get("text_config").is_some() { &mut config["text_config"] } else { &mut config };
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&fs::read(&config_path).unwrap()).unwrap();
+    let text = if config.get("text_config").is_some() {
+        &mut config["text_config"]
+    } else {
+        &mut config
+    };
     let doubled = text["intermediate_size"].as_u64().unwrap() * 2;
     text["intermediate_size"] = doubled.into();
     fs::write(&config_path, config.to_string()).unwrap();
     let message = fail(&[&copy, &out]);
-    assert!(message.contains("mlp.gate_proj.weight") && message.contains("wrong shape"), "{message}");
+    assert!(
+        message.contains("mlp.gate_proj.weight") && message.contains("wrong shape"),
+        "{message}"
+    );
     assert!(!out.exists());
 }
 
@@ -154,8 +195,14 @@ for name in ('vision', 'decoder'):
     let out = folder.path().join("onnx");
     succeed(&[&model(), &out]);
     let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
-    match Command::new(&python).args(["-c", SCRIPT]).arg(&out).output() {
-        Ok(output) if output.status.success() => print!("{}", String::from_utf8_lossy(&output.stdout)),
+    match Command::new(&python)
+        .args(["-c", SCRIPT])
+        .arg(&out)
+        .output()
+    {
+        Ok(output) if output.status.success() => {
+            print!("{}", String::from_utf8_lossy(&output.stdout))
+        }
         Ok(output) if output.status.code() == Some(3) => println!("skipped: python3 has no `onnx`"),
         Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => println!("skipped: no python3 ({error})"),
