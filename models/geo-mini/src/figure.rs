@@ -201,7 +201,7 @@ impl Plan {
     }
 
     fn circle(&mut self, radius_label: u32, rng: &mut ChaCha8Rng) {
-        let radius = rng.random_range(26.0..44.0);
+        let radius = rng.random_range(31.0..46.0);
         let rim: Vec<Point> = (0..=48u8)
             .map(|step| on_circle((0.0, 0.0), radius, f32::from(step) * TAU / 48.0))
             .collect();
