@@ -1,5 +1,6 @@
 //! What can go wrong between the two programs, by cause. Each message says what to do.
 
+#[cfg(not(loom))]
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -136,6 +137,7 @@ impl Error {
         }
     }
 
+    #[cfg(not(loom))]
     pub(crate) fn layout(
         path: &Path,
         kind: &'static str,

@@ -233,3 +233,69 @@ fn storage_error(source: io::Error, action: &'static str, path: &Path, needed_by
         _ => Error::io(action, path)(source),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_run_folder_is_private_and_found_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let run_dir = parent.path().join("runs/a");
+        assert_eq!(create(&run_dir).unwrap(), Found::Fresh);
+        assert_eq!(create(&run_dir).unwrap(), Found::Existing);
+        assert_eq!(
+            (mode(&run_dir), mode(&run_dir.join(MARKER))),
+            (0o700, 0o600)
+        );
+        // An empty folder, or one with a configuration put there first, will do.
+        let open = parent.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(open.join("config.toml"), b"").unwrap();
+        assert_eq!(create(&open).unwrap(), Found::Fresh);
+        assert_eq!(mode(&open), 0o700);
+    }
+
+    #[test]
+    fn a_folder_of_something_else_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.tex"), b"x").unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let error = create(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("is not empty and holds no run; choose another --run-dir"),
+            "{error}"
+        );
+        assert_eq!(mode(folder.path()), 0o755);
+        let file = folder.path().join("thesis.tex");
+        assert!(create(&file).is_err());
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        replace_file(&path, b"one").unwrap();
+        replace_file(&path, b"two!").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two!");
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let missing = folder.path().join("missing/config.toml");
+        assert!(replace_file(&missing, b"x").is_err());
+    }
+
+    #[test]
+    fn a_full_disk_says_what_it_needed() {
+        let error =
+            storage_error(Errno::NOSPC.into(), "allocate", Path::new("x/y"), 42).to_string();
+        assert!(
+            error.starts_with("no space left for x/y: it needs 42 bytes; free some space"),
+            "{error}"
+        );
+    }
+}

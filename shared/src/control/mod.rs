@@ -26,6 +26,9 @@ mod process;
 mod rollout;
 mod seats;
 
+#[cfg(test)]
+mod tests;
+
 pub use board::{CAPACITY as BOARD_CAPACITY, TicketState};
 pub use learner::LearnerControl;
 pub use rollout::{Seat, Waiting};

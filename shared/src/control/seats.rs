@@ -119,6 +119,13 @@ impl<'a> Seats<'a> {
         }
     }
 
+    /// Another owner by decree, the seat's count unchanged.
+    #[cfg(test)]
+    pub(super) fn hand_over(&self, seat: usize, process: Process) {
+        self.word(seat, OWNER)
+            .store(process.pack(), Ordering::SeqCst);
+    }
+
     fn info(&self, seat: usize, run_dir: &Path) -> SeatInfo {
         let owner = self.owner(seat);
         let heartbeat = self.word(seat, HEARTBEAT).load(Ordering::SeqCst);

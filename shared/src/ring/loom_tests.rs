@@ -2,7 +2,8 @@
 //! `RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p shared --release --lib loom_`
 //!
 //! The ring is generic over nothing: it is the real producer and consumer, their atomics replaced by loom's. A wake-up that
-//! can be lost shows as a deadlock, since loom's waits have no timeout.
+//! can be lost shows as a deadlock, since loom's waits have no timeout. Loom can't show a load that happens after a later
+//! store: that the tail's Release (reads end before the writer may overwrite) is needed rests on the argument beside it.
 
 use std::time::Duration;
 

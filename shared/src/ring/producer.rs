@@ -118,7 +118,7 @@ impl Producer {
     }
 
     /// Writes words as no producer would.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn forge(&self, body: &[u64], head: u64, tail: u64) {
         use super::header::TAIL;
 

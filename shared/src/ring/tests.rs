@@ -104,7 +104,7 @@ proptest! {
                     prop_assert!(producer.try_push(&vec![0; length]).is_err());
                 }
                 0 | 1 => {
-                    let frame: Vec<u8> = (0..length).map(|index| (number * 31 + index) as u8).collect();
+                    let frame: Vec<u8> = (0..length).map(|index| (number * 31 + index).to_le_bytes()[0]).collect();
                     if producer.try_push(&frame).unwrap() {
                         expected.push_back(frame);
                     } else {

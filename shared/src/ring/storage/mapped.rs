@@ -13,11 +13,13 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::io::Errno;
 use rustix::thread::futex;
 
-use super::{HEADER_BYTES, HEADER_WORDS, SIGNALS, Storage};
+use super::{HEADER_WORDS, SIGNALS, Storage};
 use crate::error::{Error, Result};
 use crate::ring::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::run_dir;
 
+/// Bytes before the body.
+const HEADER_BYTES: usize = 4096;
 /// Header words that every mapped file has.
 const MAGIC: usize = 0;
 const VERSION: usize = 1;

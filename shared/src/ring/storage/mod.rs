@@ -14,8 +14,6 @@ pub(crate) use heap::Heap;
 #[cfg(not(loom))]
 pub(crate) use mapped::{Format, Mapped, now_ms};
 
-/// Bytes before the body.
-pub(crate) const HEADER_BYTES: usize = 4096;
 /// Words of the header that have a name.
 pub(crate) const HEADER_WORDS: usize = 32;
 /// Counters to wait on, each on a cache line of its own.
