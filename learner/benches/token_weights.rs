@@ -21,7 +21,7 @@ fn scores(seed: u32, num_zero_in_8: u32) -> Vec<f32> {
         if bits % 8 < num_zero_in_8 {
             0.0
         } else {
-            f32::from((bits >> 8) as u16) / 16384.0
+            f32::from_bits(0x3F80_0000 | (bits >> 1)) - 1.0
         }
     };
     (0..NUM_TOKENS).map(|_| score(next())).collect()

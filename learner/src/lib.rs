@@ -5,7 +5,7 @@
 //! A run:
 //! - [`train`]: one training step
 //! - [`run`]: all of them; opening, resuming, ending; [`summary`], [`signals`], [`after_sync`]
-//! - [`source`]: records from the rings of all rollouts, [`ledger`]: the book of tickets
+//! - [`source`]: records from the rings of all rollouts, [`ledger`] and [`tally`]: the book of tickets
 //! - [`publish`]: parameters to the rollouts
 //! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly
 //! - [`metrics`]: a step's numbers
@@ -37,8 +37,8 @@ pub mod batch;
 pub mod checkpoint;
 pub mod device;
 pub mod doctor;
-pub mod ledger;
 pub mod labels;
+pub mod ledger;
 pub mod logprobs;
 pub mod loss;
 pub mod metrics;
@@ -46,13 +46,14 @@ pub mod model;
 mod numbers;
 pub mod optimizer;
 pub mod publish;
+pub mod read;
 pub mod run;
+pub mod sft;
 pub mod signals;
 pub mod source;
 pub mod summary;
-pub mod read;
-pub mod sft;
 pub mod supervised;
+pub mod tally;
 pub mod token_weights;
 pub mod train;
 pub mod update;

@@ -1,7 +1,7 @@
 //! The numbers of a step under the names that the field uses.
 
 use crate::batch::Batch;
-use crate::ledger::Tally;
+use crate::tally::Tally;
 use crate::token_weights::Shares;
 use crate::update::BatchUpdate;
 use shared::record::FinishReason;

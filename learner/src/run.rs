@@ -17,13 +17,14 @@ use shared::telemetry::{Metrics, Source as MetricsSource, Telemetry};
 use crate::after_sync::AfterSync;
 use crate::checkpoint::{self, Saved, Snapshot};
 use crate::device;
-use crate::ledger::{Sampling, Tally};
+use crate::ledger::Sampling;
 use crate::loss::LossSettings;
 use crate::metrics::StepReport;
 use crate::model::Model;
 use crate::optimizer::{AdamW, OptimizerSettings};
 use crate::source::{Source, SourceState};
 use crate::summary::Summary;
+use crate::tally::Tally;
 use crate::train::{Stepped, Trainer};
 use crate::update::{Policy, UpdateSettings};
 

@@ -11,7 +11,8 @@ use shared::ids::{PolicyVersion, Ticket};
 use shared::record::GroupRecord;
 use shared::ring::Consumer;
 
-use crate::ledger::{Ledger, Sampling, Tally, Verdict};
+use crate::ledger::{Ledger, Sampling, Verdict};
+use crate::tally::Tally;
 
 /// Longest sleep between two looks: dead processes don't ring a bell.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

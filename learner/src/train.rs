@@ -10,10 +10,10 @@ use shared::ids::PolicyVersion;
 
 use crate::advantage::group_advantages;
 use crate::batch::Batch;
-use crate::ledger::Tally;
 use crate::metrics::{StepReport, Timing};
 use crate::publish::publish;
 use crate::source::{Next, Source};
+use crate::tally::Tally;
 use crate::token_weights::{Ties, TokenWeights, TorSettings};
 use crate::update::{Policy, Targets};
 

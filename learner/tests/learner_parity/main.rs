@@ -10,19 +10,19 @@ use std::ops::Range;
 
 use learner::advantage::group_advantages;
 use learner::logprobs::PolicyLogprobs;
-use learner::loss::{LossSettings, LossSums, Normaliser, ResponseTokens, response_loss};
-use learner::model::{Group, MicroBatch, Model};
+use learner::loss::LossSettings;
+use learner::model::Model;
 use learner::optimizer::{AdamW, OptimizerSettings};
 use learner::token_weights::{Ties, TokenWeights, TorSettings};
-use models::checkpoint::Checkpoint;
-use models::config::ModelConfig;
-use models::image::{Grid, Patches};
-use serde_json::Value;
-use shared::config::{
-    Aggregation, KlEstimator, PerceptionSignal, Schedule, TorNormaliser, TorScope,
-};
-use tch::{Device, Tensor};
-use tests::{Fixtures, Tensors, assert_close};
+use shared::config::{PerceptionSignal, Schedule, TorScope};
+use tch::Tensor;
+use tests::assert_close;
+
+use policy::Policy;
+use reference::{Reference, Streams, spans, weights_of};
+
+mod policy;
+mod reference;
 
 const LOSSES: [&str; 6] = [
     "grpo_plain",
@@ -32,146 +32,6 @@ const LOSSES: [&str; 6] = [
     "dapo_tor",
     "dapo_tor_wsum",
 ];
-
-/// The reference batch, flat arrays [N].
-struct Reference {
-    fixtures: Fixtures,
-    json: Value,
-    tensors: Tensors,
-    spans: Vec<Range<usize>>,
-    advantages: Vec<f32>,
-    weights: Vec<f32>,
-    rollout_logprobs: Vec<f32>,
-    reference_logprobs: Vec<f32>,
-}
-
-impl Reference {
-    fn open() -> Self {
-        let fixtures = Fixtures::open().unwrap();
-        let json = fixtures.json("learner").unwrap();
-        let tensors = fixtures.tensors("learner").unwrap();
-        let f32 = |name: &str| tensors.f32(name).unwrap().data;
-        Self {
-            spans: spans(&tensors, "response_offsets"),
-            advantages: f32("advantages_sample_std"),
-            weights: f32("weights"),
-            rollout_logprobs: f32("old_logp"),
-            reference_logprobs: f32("ref_logp"),
-            fixtures,
-            json,
-            tensors,
-        }
-    }
-
-    fn f32(&self, name: &str) -> Vec<f32> {
-        self.tensors.f32(name).unwrap().data
-    }
-
-    fn number(&self, pointer: &str) -> f64 {
-        self.json
-            .pointer(pointer)
-            .and_then(Value::as_f64)
-            .unwrap_or_else(|| panic!("learner.json: {pointer}"))
-    }
-
-    /// Loss settings and token weights of one of the six losses.
-    fn settings(&self, name: &str) -> LossSettings {
-        let is_grpo = name.starts_with("grpo");
-        let clip = if is_grpo { "/clip_grpo" } else { "/clip_dapo" };
-        LossSettings {
-            clip_low: self.number(&format!("{clip}/0")),
-            clip_high: self.number(&format!("{clip}/1")),
-            dual_clip: None,
-            kl_coef: if is_grpo {
-                self.number("/kl_coef")
-            } else {
-                0.0
-            },
-            kl_estimator: KlEstimator::K3,
-            kl_weighted: false,
-            aggregation: if is_grpo {
-                Aggregation::SequenceMean
-            } else {
-                Aggregation::TokenMean
-            },
-            normaliser: if name.ends_with("wsum") {
-                TorNormaliser::Weights
-            } else {
-                TorNormaliser::ResponseTokens
-            },
-        }
-    }
-
-    fn weights(&self, name: &str) -> Vec<f32> {
-        weights_of(name, &self.weights)
-    }
-
-    fn loss(&self, name: &str, policy_logprobs: &[f32]) -> (f64, Vec<f32>) {
-        self.streams(policy_logprobs, &self.weights(name))
-            .loss(&self.settings(name), &self.spans)
-    }
-
-    fn streams<'a>(&'a self, policy_logprobs: &'a [f32], weights: &'a [f32]) -> Streams<'a> {
-        Streams {
-            policy_logprobs,
-            rollout_logprobs: &self.rollout_logprobs,
-            reference_logprobs: &self.reference_logprobs,
-            weights,
-            advantages: &self.advantages,
-        }
-    }
-}
-
-fn weights_of(name: &str, tor: &[f32]) -> Vec<f32> {
-    if name.ends_with("plain") {
-        vec![1.0; tor.len()]
-    } else {
-        tor.to_vec()
-    }
-}
-
-fn spans(tensors: &Tensors, name: &str) -> Vec<Range<usize>> {
-    let offsets: Vec<usize> = tensors
-        .ids(name)
-        .unwrap()
-        .into_iter()
-        .map(|offset| offset as usize)
-        .collect();
-    offsets.windows(2).map(|pair| pair[0]..pair[1]).collect()
-}
-
-struct Streams<'a> {
-    policy_logprobs: &'a [f32],
-    rollout_logprobs: &'a [f32],
-    reference_logprobs: &'a [f32],
-    weights: &'a [f32],
-    advantages: &'a [f32],
-}
-
-impl Streams<'_> {
-    fn loss(&self, settings: &LossSettings, spans: &[Range<usize>]) -> (f64, Vec<f32>) {
-        let normaliser = Normaliser::new(settings, self.weights, spans);
-        let (mut sums, mut gradient) = (LossSums::default(), vec![f32::NAN; self.weights.len()]);
-        for (index, span) in spans.iter().enumerate() {
-            let tokens = ResponseTokens {
-                policy_logprobs: &self.policy_logprobs[span.clone()],
-                rollout_logprobs: &self.rollout_logprobs[span.clone()],
-                reference_logprobs: &self.reference_logprobs[span.clone()],
-                weights: &self.weights[span.clone()],
-                advantage: self.advantages[index],
-            };
-            let factors = (normaliser.policy[index], normaliser.kl[index]);
-            response_loss(
-                settings,
-                &tokens,
-                factors,
-                &mut sums,
-                &mut gradient[span.clone()],
-            );
-        }
-        (sums.loss(settings), gradient)
-    }
-}
 
 #[test]
 fn advantages_match() {
@@ -265,99 +125,6 @@ fn synthetic_losses_and_derivatives_match() {
             "{name}: {loss} instead of {expected}"
         );
         assert_close(name, &gradient, &f32(&format!("{name}.dloss_dlogp")), 1e-6);
-    }
-}
-
-/// The policy and the batch's sequences as the network takes them.
-struct Policy {
-    config: ModelConfig,
-    checkpoint: Checkpoint,
-    prompts: Vec<(Vec<u32>, Vec<Patches>)>,
-    responses: Vec<(usize, Vec<u32>)>, // (prompt, tokens)
-}
-
-impl Policy {
-    fn open(reference: &Reference) -> Self {
-        let fixtures = &reference.fixtures;
-        let cases = fixtures.prompts().unwrap();
-        let preprocess = fixtures.tensors("preprocess").unwrap();
-        let numbers: Vec<usize> = reference.json["learner_prompts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|n| n.as_u64().unwrap() as usize)
-            .collect();
-        let prompts = numbers.iter().map(|&number| {
-            let images = cases[number]
-                .images
-                .iter()
-                .map(|name| patches(&preprocess, name));
-            (cases[number].input_ids.clone(), images.collect())
-        });
-        let ids = reference.tensors.ids("response_ids").unwrap();
-        let of_response = reference.tensors.ids("prompt_index").unwrap();
-        let position = |prompt: u32| {
-            numbers
-                .iter()
-                .position(|&number| number == prompt as usize)
-                .unwrap()
-        };
-        let responses = reference
-            .spans
-            .iter()
-            .zip(of_response)
-            .map(|(span, prompt)| (position(prompt), ids[span.clone()].to_vec()));
-        Self {
-            config: ModelConfig::from_dir(&fixtures.model()).unwrap(),
-            checkpoint: Checkpoint::open(&fixtures.model()).unwrap(),
-            prompts: prompts.collect(),
-            responses: responses.collect(),
-        }
-    }
-
-    fn model(&self) -> Model {
-        Model::load(&self.config, &self.checkpoint, Device::Cpu).unwrap()
-    }
-
-    /// Micro-batches of `responses_at_once` sequences, in order; sequences of one prompt share it.
-    fn micro_batches(&self, responses_at_once: usize) -> Vec<MicroBatch<'_>> {
-        self.responses
-            .chunks(responses_at_once)
-            .map(|responses| MicroBatch {
-                groups: self.groups(responses),
-            })
-            .collect()
-    }
-
-    fn groups<'a>(&'a self, responses: &'a [(usize, Vec<u32>)]) -> Vec<Group<'a>> {
-        let by_prompt = responses.chunk_by(|a, b| a.0 == b.0);
-        let group = |responses: &'a [(usize, Vec<u32>)]| {
-            let (prompt_ids, images) = &self.prompts[responses[0].0];
-            Group {
-                prompt_ids,
-                images,
-                responses: responses.iter().map(|(_, ids)| ids.as_slice()).collect(),
-            }
-        };
-        by_prompt.map(group).collect()
-    }
-}
-
-fn patches(preprocess: &Tensors, name: &str) -> Patches {
-    let grid = preprocess
-        .ids(&format!("pil.{name}.image_grid_thw"))
-        .unwrap();
-    let values = preprocess
-        .f32(&format!("pil.{name}.pixel_values"))
-        .unwrap()
-        .data;
-    Patches {
-        values,
-        grid: Grid {
-            t: grid[0] as usize,
-            h: grid[1] as usize,
-            w: grid[2] as usize,
-        },
     }
 }
 
