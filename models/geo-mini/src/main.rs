@@ -11,6 +11,9 @@
 //! | `baseline` | what the question alone gives away |
 //! | `skeleton`, `vocabulary` | the model folder without weights, its tokenizer |
 
+// The literal of config.json is one long macro call.
+#![recursion_limit = "256"]
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
