@@ -15,8 +15,14 @@ const EMBEDDING_STD: f64 = 0.3;
 /// Draws all parameters: matrices normal with variance 1 / fan-in, those that write into a residual stream divided by
 /// sqrt(2 * layers) so that the stream does not grow with depth, norms one, biases zero. Equal seeds, equal weights.
 pub fn random(config: &ModelConfig, seed: u64, device: Device) -> Result<Parameters> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    Parameters::from_values(config, device, |spec| Ok(values(spec, config, &mut rng)))
+    let mut stream = 0;
+    Parameters::from_values(config, device, |spec| {
+        // A stream per tensor: another vocabulary leaves the vision tower as it is.
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream);
+        stream += 1;
+        Ok(values(spec, config, &mut rng))
+    })
 }
 
 /// One tensor's values.
