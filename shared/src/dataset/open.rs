@@ -53,7 +53,7 @@ struct DataFile {
 }
 
 enum Content {
-    Parquet(ParquetFile),
+    Parquet(Box<ParquetFile>),
     JsonLines(JsonLines),
 }
 
@@ -96,7 +96,7 @@ impl Dataset {
         let (content, groups) = if is_parquet {
             let file = ParquetFile::open(&path, &self.limits)?;
             let groups = file.group_rows().to_vec();
-            (Content::Parquet(file), groups)
+            (Content::Parquet(Box::new(file)), groups)
         } else {
             let file = JsonLines::open(&path, &self.limits)?;
             let rows = file.len();

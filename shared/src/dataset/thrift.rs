@@ -10,10 +10,10 @@ pub(super) enum Value {
     Double,
     /// The number of its bytes.
     Bytes(usize),
-    List(Vec<Value>),
+    List(Vec<Self>),
     Map,
     /// Field numbers and values.
-    Struct(Vec<(i16, Value)>),
+    Struct(Vec<(i16, Self)>),
 }
 
 impl Value {

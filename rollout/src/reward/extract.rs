@@ -1,0 +1,113 @@
+//! The answer that a response commits itself to: its last box.
+
+/// Content of the last `\boxed{}` or `\fbox{}`, innermost where boxes are nested.
+///
+/// Different boxes side by side (`\boxed{3} and \boxed{5}`) are one list, joined by commas. No box, or a last box that is not
+/// closed, is no answer.
+#[must_use]
+pub fn boxed(response: &str) -> Option<String> {
+    let last = last_box(response, response.len())?;
+    let mut answers = vec![last.content];
+    let mut before = last.start;
+    while answers.len() < MAX_BOXES {
+        let Some(previous) = last_box(response, before) else { break };
+        let gap = response.get(previous.end..before)?;
+        if !joins(gap) {
+            break;
+        }
+        before = previous.start;
+        answers.push(previous.content);
+    }
+    answers.reverse();
+    answers.dedup();
+    Some(answers.join(", "))
+}
+
+/// A list of more boxes is no answer to a question; the last ones are looked at.
+const MAX_BOXES: usize = 16;
+
+struct Found<'a> {
+    start: usize,
+    /// Behind the closing brace.
+    end: usize,
+    content: &'a str,
+}
+
+/// The last box that starts before `end` and closes.
+fn last_box(text: &str, end: usize) -> Option<Found<'_>> {
+    let head = text.get(..end)?;
+    let start = ["\\boxed", "\\fbox"].iter().filter_map(|name| head.rfind(name)).max()?;
+    let after = text.get(start..end)?;
+    let after_name = after.strip_prefix("\\boxed").or_else(|| after.strip_prefix("\\fbox"))?;
+    let open = after_name.trim_start();
+    let content = open.strip_prefix('{')?;
+    let length = closing_brace(content)?;
+    let content_start = end - content.len();
+    let mut found = Found { start, end: content_start + length + 1, content: content.get(..length)?.trim() };
+    // `\boxed{\boxed{12}}`: the outer braces belong to the same answer.
+    loop {
+        let outer = text.get(..found.start)?.trim_end();
+        let name = outer.strip_suffix('{').map(str::trim_end);
+        let Some(outer) = name.and_then(|name| name.strip_suffix("\\boxed").or_else(|| name.strip_suffix("\\fbox"))) else { break };
+        let rest = text.get(found.end..)?;
+        let Some(tail) = rest.trim_start().strip_prefix('}') else { break };
+        found.end = text.len() - tail.len();
+        found.start = outer.len();
+    }
+    Some(found)
+}
+
+/// Position of the brace that closes the one before `text`; `\{` and `\}` are characters.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut depth = 1_usize;
+    let mut is_escaped = false;
+    for (position, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(position);
+        }
+    }
+    None
+}
+
+/// Whether what stands between two boxes makes a list of them: punctuation, "and", "or".
+fn joins(gap: &str) -> bool {
+    gap.len() <= 70
+        && gap
+            .split(|c: char| c.is_whitespace() || "$,;.&()[]\\".contains(c))
+            .all(|word| matches!(word.to_ascii_lowercase().as_str(), "" | "and" | "or" | "text{and}" | "text{or}" | "quad"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_box_counts() {
+        let answer = |text: &str| boxed(text).unwrap_or_else(|| "-".to_owned());
+        assert_eq!(answer("<think>\\boxed{1}</think> so it is \\boxed{ \\frac{1}{2} }."), "\\frac{1}{2}");
+        assert_eq!(answer("\\boxed{3} and \\boxed{5}"), "3, 5");
+        assert_eq!(answer("$\\boxed{12}$ $\\boxed{12}$"), "12");
+        assert_eq!(answer("\\boxed{12}. Wait, \\boxed{13}"), "13");
+        assert_eq!(answer("\\boxed{ \\fbox {12} } and \\boxed{13}"), "12, 13");
+        assert_eq!(answer("\\boxed{\\{1,2\\}}"), "\\{1,2\\}");
+        assert_eq!(answer("\\boxed{12} and \\boxed{13"), "-");
+        assert_eq!(answer("12"), "-");
+        assert_eq!(answer("\\boxed"), "-");
+        assert_eq!(answer("\\boxed 12"), "-");
+    }
+
+    #[test]
+    fn many_open_boxes_are_read_once() {
+        assert_eq!(boxed(&"\\boxed{".repeat(100_000)), None);
+        let deep = format!("{}1{}", "\\boxed{".repeat(10_000), "}".repeat(10_000));
+        assert_eq!(boxed(&deep).unwrap(), "1");
+        assert_eq!(boxed(&"\\boxed{1}".repeat(100_000)).unwrap(), "1");
+    }
+}
