@@ -10,7 +10,9 @@ pub fn boxed(response: &str) -> Option<String> {
     let mut answers = vec![last.content];
     let mut before = last.start;
     while answers.len() < MAX_BOXES {
-        let Some(previous) = last_box(response, before) else { break };
+        let Some(previous) = last_box(response, before) else {
+            break;
+        };
         let gap = response.get(previous.end..before)?;
         if !joins(gap) {
             break;
@@ -36,21 +38,37 @@ struct Found<'a> {
 /// The last box that starts before `end` and closes.
 fn last_box(text: &str, end: usize) -> Option<Found<'_>> {
     let head = text.get(..end)?;
-    let start = ["\\boxed", "\\fbox"].iter().filter_map(|name| head.rfind(name)).max()?;
+    let start = ["\\boxed", "\\fbox"]
+        .iter()
+        .filter_map(|name| head.rfind(name))
+        .max()?;
     let after = text.get(start..end)?;
-    let after_name = after.strip_prefix("\\boxed").or_else(|| after.strip_prefix("\\fbox"))?;
+    let after_name = after
+        .strip_prefix("\\boxed")
+        .or_else(|| after.strip_prefix("\\fbox"))?;
     let open = after_name.trim_start();
     let content = open.strip_prefix('{')?;
     let length = closing_brace(content)?;
     let content_start = end - content.len();
-    let mut found = Found { start, end: content_start + length + 1, content: content.get(..length)?.trim() };
+    let mut found = Found {
+        start,
+        end: content_start + length + 1,
+        content: content.get(..length)?.trim(),
+    };
     // `\boxed{\boxed{12}}`: the outer braces belong to the same answer.
     loop {
         let outer = text.get(..found.start)?.trim_end();
         let name = outer.strip_suffix('{').map(str::trim_end);
-        let Some(outer) = name.and_then(|name| name.strip_suffix("\\boxed").or_else(|| name.strip_suffix("\\fbox"))) else { break };
+        let Some(outer) = name.and_then(|name| {
+            name.strip_suffix("\\boxed")
+                .or_else(|| name.strip_suffix("\\fbox"))
+        }) else {
+            break;
+        };
         let rest = text.get(found.end..)?;
-        let Some(tail) = rest.trim_start().strip_prefix('}') else { break };
+        let Some(tail) = rest.trim_start().strip_prefix('}') else {
+            break;
+        };
         found.end = text.len() - tail.len();
         found.start = outer.len();
     }
@@ -81,7 +99,12 @@ fn joins(gap: &str) -> bool {
     gap.len() <= 70
         && gap
             .split(|c: char| c.is_whitespace() || "$,;.&()[]\\".contains(c))
-            .all(|word| matches!(word.to_ascii_lowercase().as_str(), "" | "and" | "or" | "text{and}" | "text{or}" | "quad"))
+            .all(|word| {
+                matches!(
+                    word.to_ascii_lowercase().as_str(),
+                    "" | "and" | "or" | "text{and}" | "text{or}" | "quad"
+                )
+            })
 }
 
 #[cfg(test)]
@@ -91,7 +114,10 @@ mod tests {
     #[test]
     fn the_last_box_counts() {
         let answer = |text: &str| boxed(text).unwrap_or_else(|| "-".to_owned());
-        assert_eq!(answer("<think>\\boxed{1}</think> so it is \\boxed{ \\frac{1}{2} }."), "\\frac{1}{2}");
+        assert_eq!(
+            answer("<think>\\boxed{1}</think> so it is \\boxed{ \\frac{1}{2} }."),
+            "\\frac{1}{2}"
+        );
         assert_eq!(answer("\\boxed{3} and \\boxed{5}"), "3, 5");
         assert_eq!(answer("$\\boxed{12}$ $\\boxed{12}$"), "12");
         assert_eq!(answer("\\boxed{12}. Wait, \\boxed{13}"), "13");

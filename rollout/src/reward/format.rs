@@ -7,9 +7,15 @@
 #[must_use]
 pub fn is_well_formed(response: &str) -> bool {
     let cleaned = clean(response);
-    let Some(thought) = cleaned.strip_prefix("<think>") else { return false };
-    let Some((_, rest)) = thought.split_once("</think>") else { return false };
-    let Some((_, rest)) = rest.split_once("\\boxed{") else { return false };
+    let Some(thought) = cleaned.strip_prefix("<think>") else {
+        return false;
+    };
+    let Some((_, rest)) = thought.split_once("</think>") else {
+        return false;
+    };
+    let Some((_, rest)) = rest.split_once("\\boxed{") else {
+        return false;
+    };
     rest.contains('}')
 }
 

@@ -41,7 +41,10 @@ pub struct RewardConfig {
 
 impl From<&RolloutArgs> for RewardConfig {
     fn from(args: &RolloutArgs) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "rewards are f32 in the record")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "rewards are f32 in the record"
+        )]
         let weight = |weight: f64| weight as f32;
         Self {
             accuracy_weight: weight(args.accuracy_weight),
@@ -64,5 +67,10 @@ pub fn score(response: &str, gold: &str, num_tokens: usize, config: &RewardConfi
     let format = if is_well_formed(response) { 1.0 } else { 0.0 };
     let overlong = overlong_penalty(num_tokens, config);
     let total = config.accuracy_weight * accuracy + config.format_weight * format + overlong;
-    Reward { total, accuracy, format, overlong }
+    Reward {
+        total,
+        accuracy,
+        format,
+        overlong,
+    }
 }
