@@ -35,44 +35,54 @@ struct Found<'a> {
     content: &'a str,
 }
 
-/// The last box that starts before `end` and closes.
+/// The last box that starts and closes before `end`.
 fn last_box(text: &str, end: usize) -> Option<Found<'_>> {
+    let text = text.get(..end)?;
+    opened_before(text, end).map(|found| enclosing(text, found))
+}
+
+/// The box around this one, if it lies in one. Where that holds nothing else (`\boxed{\boxed{12}}`) the answer stays; where it
+/// does (`\boxed{13 \text{ or } \boxed{12}}`), all of it is the answer.
+fn enclosing<'a>(text: &'a str, mut found: Found<'a>) -> Found<'a> {
+    // Deeper nests are no answers; the limit keeps this linear.
+    let mut before = found.start;
+    for _ in 0..MAX_BOXES {
+        let Some(outer) = opened_before(text, before) else {
+            break;
+        };
+        before = outer.start;
+        if outer.end > found.end {
+            let inner = text.get(found.start..found.end).unwrap_or_default();
+            let content = if outer.content == inner {
+                found.content
+            } else {
+                outer.content
+            };
+            found = Found { content, ..outer };
+        }
+    }
+    found
+}
+
+/// The last box whose name starts before `end`; it may close behind it.
+fn opened_before(text: &str, end: usize) -> Option<Found<'_>> {
     let head = text.get(..end)?;
     let start = ["\\boxed", "\\fbox"]
         .iter()
         .filter_map(|name| head.rfind(name))
         .max()?;
-    let after = text.get(start..end)?;
+    let after = text.get(start..)?;
     let after_name = after
         .strip_prefix("\\boxed")
         .or_else(|| after.strip_prefix("\\fbox"))?;
-    let open = after_name.trim_start();
-    let content = open.strip_prefix('{')?;
+    let content = after_name.trim_start().strip_prefix('{')?;
     let length = closing_brace(content)?;
-    let content_start = end - content.len();
-    let mut found = Found {
+    let content_start = text.len() - content.len();
+    Some(Found {
         start,
         end: content_start + length + 1,
         content: content.get(..length)?.trim(),
-    };
-    // `\boxed{\boxed{12}}`: the outer braces belong to the same answer.
-    loop {
-        let outer = text.get(..found.start)?.trim_end();
-        let name = outer.strip_suffix('{').map(str::trim_end);
-        let Some(outer) = name.and_then(|name| {
-            name.strip_suffix("\\boxed")
-                .or_else(|| name.strip_suffix("\\fbox"))
-        }) else {
-            break;
-        };
-        let rest = text.get(found.end..)?;
-        let Some(tail) = rest.trim_start().strip_prefix('}') else {
-            break;
-        };
-        found.end = text.len() - tail.len();
-        found.start = outer.len();
-    }
-    Some(found)
+    })
 }
 
 /// Position of the brace that closes the one before `text`; `\{` and `\}` are characters.
@@ -125,6 +135,11 @@ mod tests {
         assert_eq!(answer("\\boxed{\\{1,2\\}}"), "\\{1,2\\}");
         assert_eq!(answer("\\boxed{12} and \\boxed{13"), "-");
         assert_eq!(answer("12"), "-");
+        assert_eq!(answer("\\boxed{13 or \\boxed{12}}"), "13 or \\boxed{12}");
+        assert_eq!(
+            answer("\\boxed{13 \\boxed{x} or \\boxed{12}}"),
+            "13 \\boxed{x} or \\boxed{12}"
+        );
         assert_eq!(answer("\\boxed"), "-");
         assert_eq!(answer("\\boxed 12"), "-");
     }

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`score`]: the parts and their weighted sum
 //! - `extract`: the last `\boxed{}` of a response
-//! - `equivalence`: are two answers the same answer
+//! - `equivalence`: are two answers the same answer; `answer` and `choice`: what kind of answer it is
 //! - `math`: LaTeX to an expression tree to a canonical form, every step bounded
 //! - `format`: `<think> ... </think> ... \boxed{}`
 //! - `overlong`: DAPO's linear punishment
@@ -11,9 +11,12 @@
 //! Responses are written by a policy that is paid for finding the holes in this code: a wrong "equal" is worse than a wrong
 //! "different", no input may cost more than its fuel, and the result never depends on a clock.
 
+mod answer;
+mod choice;
 mod equivalence;
 mod extract;
 mod format;
+mod math;
 mod overlong;
 
 use shared::config::RolloutArgs;
@@ -74,3 +77,6 @@ pub fn score(response: &str, gold: &str, num_tokens: usize, config: &RewardConfi
         overlong,
     }
 }
+
+#[cfg(test)]
+mod tests;

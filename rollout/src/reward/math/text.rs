@@ -1,0 +1,193 @@
+//! Answers as strings: one spelling for each character, spacing and decoration gone.
+
+/// Longer answers are only compared byte by byte.
+pub(crate) const MAX_BYTES: usize = 2048;
+
+/// Commands that only place or decorate what follows.
+const IGNORED: [&str; 16] = [
+    "left",
+    "right",
+    "displaystyle",
+    "textstyle",
+    "limits",
+    "bigl",
+    "bigr",
+    "big",
+    "Big",
+    "Bigl",
+    "Bigr",
+    "bigg",
+    "Bigg",
+    "phantom",
+    "nolimits",
+    "rm",
+];
+
+/// Folds characters, drops `$`, `\left`, spacing commands; joins digits over `{,}`, `\!` and `\,`. `None` for what is too
+/// long or holds control characters.
+pub(crate) fn normalise(answer: &str) -> Option<String> {
+    if answer.len() > MAX_BYTES {
+        return None;
+    }
+    let mut folded = String::with_capacity(answer.len());
+    for c in answer.trim_matches(is_invisible).chars() {
+        fold(c, &mut folded)?;
+    }
+    let folded = folded.replace("{,}", ",").replace("**", "");
+    let mut out = String::with_capacity(folded.len());
+    let mut rest = folded.as_str();
+    while let Some(position) = rest.find(['\\', '$', '~']) {
+        let (before, mark_on) = rest.split_at(position);
+        out.push_str(before);
+        let mut chars = mark_on.chars();
+        if chars.next() != Some('\\') {
+            out.push(' ');
+            rest = chars.as_str();
+            continue;
+        }
+        let after = chars.as_str();
+        let name_end = after
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(after.len());
+        let (name, behind) = after.split_at(name_end);
+        if !name.is_empty() {
+            match name {
+                "quad" | "qquad" => out.push(' '),
+                name if IGNORED.contains(&name) => {}
+                _ => {
+                    out.push('\\');
+                    out.push_str(name);
+                }
+            }
+            rest = behind;
+            continue;
+        }
+        let mark = chars.next();
+        rest = chars.as_str();
+        match mark {
+            Some('!') => {}
+            Some(',') => {
+                if !(out.ends_with(|c: char| c.is_ascii_digit()) && starts_with_three_digits(rest))
+                {
+                    out.push(' ');
+                }
+            }
+            Some(';' | ':' | ' ' | '(' | ')' | '[' | ']' | '>') => out.push(' '),
+            Some('$') => out.push(' '),
+            Some('%') => out.push('%'),
+            Some(other) => {
+                out.push('\\');
+                out.push(other);
+            }
+            None => return None,
+        }
+    }
+    out.push_str(rest);
+    let trimmed = out.trim();
+    Some(
+        trimmed
+            .strip_suffix('.')
+            .unwrap_or(trimmed)
+            .trim()
+            .to_owned(),
+    )
+}
+
+fn starts_with_three_digits(text: &str) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    digits == 3
+}
+
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn fold(c: char, out: &mut String) -> Option<()> {
+    match c {
+        '−' | '–' | '—' | '‐' | '‑' | '﹣' => out.push('-'),
+        '×' => out.push_str("\\times "),
+        '·' | '⋅' | '∙' => out.push_str("\\cdot "),
+        '÷' => out.push('/'),
+        '√' => out.push_str("√"),
+        'π' => out.push_str("\\pi "),
+        '°' | 'º' => out.push_str("\\degree "),
+        '²' => out.push_str("^{2}"),
+        '³' => out.push_str("^{3}"),
+        '½' => out.push_str("\\frac{1}{2}"),
+        '⅓' => out.push_str("\\frac{1}{3}"),
+        '⅔' => out.push_str("\\frac{2}{3}"),
+        '¼' => out.push_str("\\frac{1}{4}"),
+        '¾' => out.push_str("\\frac{3}{4}"),
+        '≤' => out.push_str("\\le "),
+        '≥' => out.push_str("\\ge "),
+        '≠' => out.push_str("\\ne "),
+        '≈' => out.push_str("\\approx "),
+        '∞' => out.push_str("\\infty "),
+        '±' => out.push_str("\\pm "),
+        '∠' => out.push_str("\\angle "),
+        '’' | '′' => out.push('\''),
+        // Full-width ASCII.
+        '\u{ff01}'..='\u{ff5e}' => out.push(char::from_u32(u32::from(c) - 0xfee0)?),
+        c if c.is_whitespace() => out.push(' '),
+        c if c.is_control() || is_invisible(c) => return None,
+        c => out.push(c),
+    }
+    Some(())
+}
+
+/// The answer as words: wrappers, braces and marks gone, lower case, single spaces.
+pub(crate) fn words(normalised: &str) -> String {
+    let mut out = String::with_capacity(normalised.len());
+    let mut rest = normalised;
+    while let Some(position) = rest.find('\\') {
+        let (before, command) = rest.split_at(position);
+        out.push_str(before);
+        let after = command.strip_prefix('\\').unwrap_or_default();
+        let end = after
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(after.len());
+        let (name, behind) = after.split_at(end);
+        if !WRAPPERS.contains(&name) {
+            out.push('\\');
+            out.push_str(name);
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    let spaced: String = out
+        .chars()
+        .map(|c| {
+            if matches!(c, '{' | '}' | '*' | '"') {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect();
+    let joined = spaced
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .to_lowercase();
+    joined.trim_end_matches(['.', '!']).trim().to_owned()
+}
+
+/// Commands whose argument is text.
+pub(crate) const WRAPPERS: [&str; 14] = [
+    "text",
+    "textbf",
+    "textit",
+    "textrm",
+    "textsf",
+    "texttt",
+    "mathrm",
+    "mathbf",
+    "mathit",
+    "mathsf",
+    "mbox",
+    "hbox",
+    "operatorname",
+    "emph",
+];

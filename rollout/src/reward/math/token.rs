@@ -1,0 +1,149 @@
+//! Tokens of a normalised answer. Digits stay apart, as in TeX: `\sqrt13` is `\sqrt{1}3`.
+
+use super::Stop;
+use super::text::WRAPPERS;
+use super::units::is_unit_word;
+
+/// More tokens are no answer.
+const MAX_TOKENS: usize = 512;
+
+/// The smallest piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Digit(u8),
+    /// A variable, or a letter of a name.
+    Letter(char),
+    /// A known word in plain letters, such as `sqrt` or `cm`, or any run of letters in `\text`.
+    Word(String),
+    /// `\name`
+    Command(String),
+    /// Everything else, one character.
+    Mark(char),
+    /// `\\`, the end of a matrix row.
+    Row,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    /// White space stood before it.
+    pub(crate) is_spaced: bool,
+    /// It stood in `\text{}`, where single letters may be units.
+    pub(crate) is_text: bool,
+}
+
+impl Token {
+    pub(crate) fn is_mark(&self, mark: char) -> bool {
+        self.kind == Kind::Mark(mark)
+    }
+
+    pub(crate) fn is_command(&self, names: &[&str]) -> bool {
+        matches!(&self.kind, Kind::Command(name) if names.contains(&name.as_str()))
+    }
+
+    pub(crate) fn is_word(&self, words: &[&str]) -> bool {
+        matches!(&self.kind, Kind::Word(word) if words.contains(&word.as_str()))
+    }
+}
+
+const WORDS: [&str; 12] = [
+    "sqrt", "pi", "sin", "cos", "tan", "log", "ln", "and", "or", "percent", "square", "cubic",
+];
+
+pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
+    let mut tokens: Vec<Token> = Vec::new();
+    let mut rest = normalised;
+    let mut is_spaced = false;
+    // Depth of the braces that close `\text{`.
+    let mut text_depths: Vec<usize> = Vec::new();
+    let mut depth = 0_usize;
+    while let Some(c) = rest.chars().next() {
+        if tokens.len() >= MAX_TOKENS {
+            return Err(Stop::Limit);
+        }
+        let after = rest.get(c.len_utf8()..).unwrap_or_default();
+        if c == ' ' {
+            is_spaced = true;
+            rest = after;
+            continue;
+        }
+        let letters = |text: &str| {
+            text.find(|c: char| !c.is_ascii_alphabetic())
+                .unwrap_or(text.len())
+        };
+        let is_text = !text_depths.is_empty();
+        let mut push = |kind| {
+            tokens.push(Token {
+                kind,
+                is_spaced,
+                is_text,
+            })
+        };
+        match c {
+            '\\' => {
+                let (name, behind) = after.split_at(letters(after));
+                if name.is_empty() {
+                    let mark = after.chars().next().ok_or(Stop::Syntax)?;
+                    push(if mark == '\\' {
+                        Kind::Row
+                    } else {
+                        Kind::Command(mark.to_string())
+                    });
+                    rest = after.get(mark.len_utf8()..).unwrap_or_default();
+                } else if WRAPPERS.contains(&name) && behind.trim_start().starts_with('{') {
+                    depth += 1;
+                    text_depths.push(depth);
+                    rest = behind.trim_start().strip_prefix('{').unwrap_or_default();
+                    is_spaced = true;
+                    continue;
+                } else {
+                    push(Kind::Command(name.to_owned()));
+                    rest = behind;
+                }
+            }
+            c if c.is_ascii_alphabetic() => {
+                let (run, behind) = rest.split_at(letters(rest));
+                let word = run.to_ascii_lowercase();
+                if WORDS.contains(&word.as_str())
+                    || is_unit_word(&word)
+                    || (is_text && run.len() > 1)
+                {
+                    push(Kind::Word(word));
+                } else {
+                    for letter in run.chars() {
+                        tokens.push(Token {
+                            kind: Kind::Letter(letter),
+                            is_spaced,
+                            is_text,
+                        });
+                        is_spaced = false;
+                    }
+                    if tokens.len() > MAX_TOKENS {
+                        return Err(Stop::Limit);
+                    }
+                }
+                rest = behind;
+            }
+            c => {
+                rest = after;
+                match c {
+                    '{' => depth += 1,
+                    '}' if text_depths.last() == Some(&depth) => {
+                        text_depths.pop();
+                        depth = depth.saturating_sub(1);
+                        is_spaced = false;
+                        continue;
+                    }
+                    '}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                match c.to_digit(10).and_then(|digit| u8::try_from(digit).ok()) {
+                    Some(digit) => push(Kind::Digit(digit)),
+                    None => push(Kind::Mark(c)),
+                }
+            }
+        }
+        is_spaced = false;
+    }
+    Ok(tokens)
+}
