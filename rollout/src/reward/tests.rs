@@ -77,7 +77,7 @@ fn judged_formats() {
     for case in read("formats.jsonl") {
         let response = case["response"].as_str().unwrap();
         assert_eq!(
-            let _ = is_well_formed(response),
+            is_well_formed(response),
             case["expected_format"] == 1.0,
             "{}",
             case["id"]
