@@ -53,6 +53,12 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// One more than the largest id that stands for something. A model's vocabulary may be padded beyond it.
+    pub fn num_ids(&self) -> usize {
+        let largest = self.inner.get_vocab(true).into_values().max();
+        largest.map_or(0, |id| id as usize + 1)
+    }
+
     /// The token of an id as it is written in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

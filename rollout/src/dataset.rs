@@ -1,7 +1,6 @@
 //! Ticket -> sample: a ticket alone says which one, whoever asks and whenever.
 
-use anyhow::Result;
-use shared::dataset::{Dataset, Sample};
+use shared::dataset::{Dataset, Result, Sample};
 use shared::ids::Ticket;
 
 use crate::sampler::permutation;
@@ -51,13 +50,25 @@ impl Samples {
         Self { dataset, order }
     }
 
-    /// The ticket's sample and its index in the data set.
+    /// Samples in an epoch.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.dataset.len()
+    }
+
+    /// Never: a data set without rows does not open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.dataset.is_empty()
+    }
+
+    /// The ticket's sample.
     ///
     /// # Errors
-    /// A row that cannot be read: a reason to skip the sample.
-    pub fn get(&mut self, ticket: Ticket) -> (usize, Result<Sample>) {
+    /// A row that cannot be read. When only that row is bad, `is_sample` says so: a reason to skip it.
+    pub fn get(&mut self, ticket: Ticket) -> Result<Sample> {
         let (_, index) = self.order.place(ticket);
-        (index, self.dataset.get(index).map_err(Into::into))
+        self.dataset.get(index)
     }
 }
 

@@ -1,13 +1,35 @@
 //! Generates responses on ONNX Runtime and streams token records to the learner.
 //!
 //! # Layout
-//! - `engine`: runs the model; `engine::session` alone names ONNX Runtime.
-//! - `reward`: verifies the answers.
-//! - `sampler`: chooses the next token of a row and measures it.
+//! Read `run` first.
+//! - `run`: the stages of a run and the channels between them; `stop` ends them
+//! - `claim`: ticket -> sample (`dataset`) -> prompt (`prompt`)
+//! - `generate`: prompt -> responses; keeps the engine busy
+//! - `reload`: follows the learner's publications
+//! - `emit`: responses -> record (`group`, `reward`) -> ring; keeps the books (`stats`)
+//! - `engine`: decodes many responses side by side; `engine::session` alone names ONNX Runtime
+//! - `sampler`: chooses the next token of a row and measures it
+//! - `setup`, `load`: configuration, model and data set -> the parts above
+//! - `eval`, `doctor`: the other two commands
 
+pub mod channel;
+pub mod claim;
+pub mod dataset;
+pub mod doctor;
+pub mod emit;
 pub mod engine;
 pub mod error;
+pub mod eval;
+pub mod generate;
+pub mod group;
+pub mod load;
+pub mod prompt;
+pub mod reload;
 pub mod reward;
+pub mod run;
 pub mod sampler;
+pub mod setup;
+pub mod stats;
+pub mod stop;
 
 pub use error::{Error, Result};

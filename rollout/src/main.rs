@@ -1,2 +1,78 @@
-//! x
-fn main() {}
+//! `rollout`: generates for a run; `rollout eval`: measures a checkpoint; `rollout doctor`: says what is installed.
+
+use std::io::stdout;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rollout::eval::{EvalArgs, eval};
+use rollout::stop::Stop;
+use rollout::{doctor, run};
+use shared::config::{self, Program, RolloutArgs, RunArgs};
+use shared::telemetry;
+
+/// Generates responses with the run's newest weights and streams them to its learner
+///
+/// Start `learner` with the same --run-dir, before or after. Any number of rollouts may take part in one run.
+/// Ctrl-C gives unfinished groups back and ends.
+#[derive(Parser, Debug)]
+#[command(name = "rollout", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Takes part in a run (what `rollout` alone does)
+    Run(RunFlags),
+    /// Measures a checkpoint on a data set: accuracy, pass@k
+    Eval(EvalArgs),
+    /// Says what is installed, what would work, and what to do about what does not
+    Doctor,
+}
+
+#[derive(Args, Debug)]
+struct RunFlags {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    rollout: RolloutArgs,
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<()> {
+    let matches = Cli::command().get_matches();
+    match Cli::from_arg_matches(&matches)?.command {
+        Some(Command::Doctor) => doctor::report(&mut stdout().lock()),
+        Some(Command::Eval(args)) => {
+            let telemetry = telemetry::init("eval")?;
+            eval(&args, &telemetry, &Stop::on_signals()?, &mut stdout().lock())
+        }
+        Some(Command::Run(_)) => generate(matches.subcommand_matches("run").unwrap_or(&matches)),
+        None => generate(&matches),
+    }
+}
+
+fn generate(matches: &ArgMatches) -> Result<()> {
+    let load_config = || Ok(config::load(matches, Program::Rollout)?);
+    load_config()?; // a wrong flag is said before anything else
+    let telemetry = telemetry::init("rollout")?;
+    run::run(&load_config, &telemetry, &Stop::on_signals()?)
+}
+
+#[allow(clippy::print_stderr, reason = "the last word of the program, also when logging never started")]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -7,12 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use minijinja::{Environment, context};
 use models::chat::{Content, Message};
 use models::processor::{Blank, Processor, Prompt};
-use shared::dataset::Sample;
+use shared::dataset::{Part, Sample, content_parts};
 
 use crate::engine::PromptInputs;
-
-/// Stands for an image in a sample's text.
-const IMAGE_MARK: &str = "<image>";
 
 /// Steps that a prompt template may take: thousands of times what a sensible one needs.
 const TEMPLATE_FUEL: u64 = 100_000;
@@ -55,17 +52,19 @@ impl PromptBuilder {
         Ok(Self { processor, template, blank, max_prompt_tokens })
     }
 
+    /// What reads the samples.
+    #[must_use]
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
     /// The prompt of a sample. Nothing is ever cut.
     ///
     /// # Errors
     /// An image that does not decode, marks that do not match the images, or a prompt that is too long: a reason to skip the sample.
     pub fn build(&self, sample: &Sample) -> Result<BuiltPrompt> {
         let text = self.text(&sample.problem)?;
-        let messages = [user_message(&text)];
-        let num_marks = messages[0].num_images();
-        if num_marks != sample.images.len() {
-            bail!("{num_marks} {IMAGE_MARK} marks in the problem, {} images", sample.images.len());
-        }
+        let messages = [user_message(content_parts(&text, sample.images.len())?)];
         let mut decoded = Vec::with_capacity(sample.images.len());
         for (index, bytes) in sample.images.iter().enumerate() {
             decoded.push(self.processor.images.decode(bytes).with_context(|| format!("image {index}"))?);
@@ -106,36 +105,10 @@ fn read_template(path: &Path) -> Result<Environment<'static>> {
     Ok(environment)
 }
 
-/// One user turn; each mark becomes an image.
-fn user_message(text: &str) -> Message {
-    let mut content = Vec::new();
-    for (index, part) in text.split(IMAGE_MARK).enumerate() {
-        if index > 0 {
-            content.push(Content::Image);
-        }
-        if !part.is_empty() {
-            content.push(Content::Text(part.to_owned()));
-        }
-    }
-    Message { role: "user".to_owned(), content }
-}
-
-#[cfg(test)]
-mod tests {
-    use models::chat::Content;
-
-    use super::user_message;
-
-    #[test]
-    fn marks_become_images_where_they_stand() {
-        let text = |text: &str| Content::Text(text.to_owned());
-        assert_eq!(user_message("<image>Find x.").content, [Content::Image, text("Find x.")]);
-        assert_eq!(user_message("A <image> and <image>").content, [
-            text("A "),
-            Content::Image,
-            text(" and "),
-            Content::Image
-        ]);
-        assert_eq!(user_message("2 + 2?").content, [text("2 + 2?")]);
-    }
+fn user_message(parts: Vec<Part>) -> Message {
+    let content = |part| match part {
+        Part::Text(text) => Content::Text(text),
+        Part::Image => Content::Image,
+    };
+    Message { role: "user".to_owned(), content: parts.into_iter().map(content).collect() }
 }

@@ -1,0 +1,177 @@
+//! Last stage: verifies, writes the record into the ring, ends the ticket, keeps the books.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use crossbeam_channel::Receiver;
+use shared::codec;
+use shared::control::Seat;
+use shared::ids::{PolicyVersion, Ticket};
+use shared::record::GroupRecord;
+use shared::ring::Producer;
+use shared::telemetry::{Metrics, Progress};
+
+use crate::channel::{Received, receive};
+use crate::group::{Finished, RecordMaker};
+use crate::stats::{Counted, Counters, Sums};
+
+/// How often the progress line moves.
+const NOTE_EVERY: Duration = Duration::from_millis(500);
+/// Skipped samples that are named in the log one by one; the rest is counted.
+const MAX_NAMED: u64 = 20;
+
+/// What became of a ticket.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its group was generated.
+    Finished(Box<Finished>),
+    /// Its sample cannot be used.
+    Skipped(Skipped),
+}
+
+/// A sample that is passed over. Its ticket is answered all the same: a learner must not wait for it.
+#[derive(Debug)]
+pub struct Skipped {
+    /// The group's number.
+    pub ticket: Ticket,
+    /// The sample's name; empty when the row does not even say that (the reason then does).
+    pub sample_id: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The last stage with what it writes to.
+pub struct Emitter<'a> {
+    /// The place in the run.
+    pub seat: &'a Seat,
+    /// This process's ring.
+    pub ring: Producer,
+    /// Finished and skipped groups.
+    pub outcomes: Receiver<Outcome>,
+    /// Verifies.
+    pub records: RecordMaker,
+    /// The engine's counters.
+    pub counters: &'a Counters,
+    /// Rows per policy version.
+    pub metrics: Metrics,
+    /// The line in the terminal.
+    pub progress: Progress,
+}
+
+/// What there is to say at the end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    /// Over all records.
+    pub sums: Sums,
+    /// Over all of the engine's steps.
+    pub counted: Counted,
+}
+
+/// Sums of the policy version that records come from now.
+struct Window {
+    version: PolicyVersion,
+    sums: Sums,
+    start: Counted,
+}
+
+impl Emitter<'_> {
+    /// Works until told to stop, or until the stages before it are gone.
+    ///
+    /// # Errors
+    /// A ring or a metrics file that cannot be written.
+    pub fn run(mut self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<Summary> {
+        let mut total = Sums::default();
+        let mut window = Window { version: PolicyVersion::default(), sums: Sums::default(), start: Counted::default() };
+        let mut noted = Instant::now();
+        while !is_stopping() {
+            match receive(&self.outcomes) {
+                Received::Message(outcome) => {
+                    let record = match outcome {
+                        Outcome::Finished(finished) => self.record(*finished),
+                        Outcome::Skipped(skipped) => Err(skipped),
+                    };
+                    let record = match record {
+                        Ok(record) => {
+                            self.turn_page(&mut window, &mut total, version_of(&record))?;
+                            window.sums.add(&record);
+                            record
+                        }
+                        Err(skipped) => {
+                            window.sums.skipped += 1;
+                            name_skipped(&skipped, total.skipped + window.sums.skipped);
+                            empty(skipped)
+                        }
+                    };
+                    if !self.ring.push(&codec::encode(&record), is_stopping)? {
+                        break;
+                    }
+                    self.seat.finish(record.ticket);
+                }
+                Received::Nothing => {}
+                Received::Closed => break,
+            }
+            if noted.elapsed() >= NOTE_EVERY {
+                noted = Instant::now();
+                self.progress.note(&window.sums.line(&self.counters.now().since(window.start)));
+            }
+        }
+        self.turn_page(&mut window, &mut total, PolicyVersion(u64::MAX))?;
+        Ok(Summary { sums: total, counted: self.counters.now() })
+    }
+
+    /// The record of a group; or why it cannot be sent.
+    fn record(&self, finished: Finished) -> Result<GroupRecord, Skipped> {
+        let (ticket, sample_id) = (finished.prepared.ticket, finished.prepared.sample_id.clone());
+        let skip = |reason: String| Skipped { ticket, sample_id: sample_id.clone(), reason };
+        let record = self.records.record(finished).map_err(|error| skip(format!("{error:#}")))?;
+        record.check().map_err(|error| skip(error.to_string()))?;
+        let (got, max) = (codec::encode(&record).len(), self.ring.max_frame_bytes());
+        if got > max {
+            return Err(skip(format!("its record of {got} bytes does not fit a ring that takes {max}: raise --ring-mib")));
+        }
+        Ok(record)
+    }
+
+    /// Writes a row when the records of another version begin.
+    fn turn_page(&mut self, window: &mut Window, total: &mut Sums, version: PolicyVersion) -> Result<()> {
+        if version <= window.version {
+            return Ok(());
+        }
+        let now = self.counters.now();
+        if window.sums.groups + window.sums.skipped > 0 {
+            let counted = now.since(window.start);
+            self.metrics.log(window.version.0, &window.sums.metrics(&counted)).context("metrics")?;
+            self.progress.step(window.version.0, &window.sums.line(&counted));
+            total.merge(&window.sums);
+        }
+        *window = Window { version, sums: Sums::default(), start: now };
+        Ok(())
+    }
+}
+
+/// The version that gave the last token of the group.
+fn version_of(record: &GroupRecord) -> PolicyVersion {
+    record.responses.iter().map(|response| response.last_version).max().unwrap_or_default()
+}
+
+/// The answer to a ticket whose sample is passed over: a record without responses.
+fn empty(skipped: Skipped) -> GroupRecord {
+    GroupRecord {
+        ticket: skipped.ticket,
+        sample_id: skipped.sample_id,
+        prompt_ids: Vec::new(),
+        images: Vec::new(),
+        temperature: 1.0,
+        responses: Vec::new(),
+    }
+}
+
+fn name_skipped(skipped: &Skipped, count: u64) {
+    let Skipped { ticket, sample_id, reason } = skipped;
+    if count <= MAX_NAMED {
+        tracing::warn!("skipped sample {sample_id} (ticket {ticket}): {reason}");
+    }
+    if count == MAX_NAMED {
+        tracing::warn!("{count} samples skipped; further ones are counted, not named");
+    }
+}

@@ -1,0 +1,108 @@
+//! The command line of `rollout eval`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use shared::config::Engine;
+
+/// Accuracy of a checkpoint on a data set, by the rule-based verifier.
+#[derive(Args, Debug, Clone)]
+pub struct EvalArgs {
+    /// Data set: a parquet or .jsonl file or a folder of them, with an optional split as in FOLDER@test
+    #[arg(long, value_name = "PATH[@SPLIT]", value_hint = ValueHint::AnyPath)]
+    pub data: String,
+
+    /// Hugging Face folder, or a .safetensors file beside one's config.json. With --run-dir its newest weights replace these
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath, required_unless_present = "run_dir")]
+    pub model: Option<PathBuf>,
+
+    /// Evaluate the newest weights of this run
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub run_dir: Option<PathBuf>,
+
+    /// The most likely token at each step (the default)
+    #[arg(long, conflicts_with_all = ["temperature", "samples", "top_p", "top_k"])]
+    pub greedy: bool,
+
+    /// Sample at this temperature; 1 when --samples is given
+    #[arg(long, value_name = "T", value_parser = temperature)]
+    pub temperature: Option<f64>,
+
+    /// Responses per problem; gives pass@1 .. pass@K
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = count)]
+    pub samples: usize,
+
+    /// Sample from the smallest set of tokens whose probability reaches this mass; 1 = all
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = fraction)]
+    pub top_p: f64,
+
+    /// Sample from the K most likely tokens; 0 = all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+
+    /// Seed of the sampling
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Evaluate the first N problems only
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub limit: Option<usize>,
+
+    /// minijinja file that turns `problem` into the user's message, as in training
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub prompt_template: Option<PathBuf>,
+
+    /// Longest prompt in tokens; longer ones are skipped and counted
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = count)]
+    pub max_prompt_tokens: usize,
+
+    /// Longest response in tokens
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = count)]
+    pub max_response_tokens: usize,
+
+    /// What generates; a named engine never falls back
+    #[arg(long, value_enum, default_value_t = Engine::Auto)]
+    pub engine: Engine,
+
+    /// Responses decoded side by side
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
+    pub rows: usize,
+
+    /// Compute threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+
+    /// Write the report with every response to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+}
+
+impl EvalArgs {
+    /// 0 = greedy.
+    #[must_use]
+    pub fn temperature(&self) -> f64 {
+        self.temperature.unwrap_or(if self.samples > 1 { 1.0 } else { 0.0 })
+    }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    number(text, |t| t >= 0.0, "a number of at least 0")
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    number(text, |p| p > 0.0 && p <= 1.0, "a number above 0 and at most 1")
+}
+
+fn number(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() && holds(x) => Ok(x),
+        _ => Err(format!("expected {expected}")),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n > 0 => usize::try_from(n).map_err(|error| error.to_string()),
+        _ => Err("expected a whole number of at least 1, below 2^32".to_owned()),
+    }
+}

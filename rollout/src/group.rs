@@ -1,0 +1,68 @@
+//! A finished group -> the record that the learner trains on.
+
+use anyhow::Result;
+use models::image::RgbImage;
+use models::tokenizer::Tokenizer;
+use shared::record::{GroupRecord, ImageRecord, ResponseRecord};
+
+use crate::claim::Prepared;
+use crate::engine::Response;
+use crate::reward::{self, RewardConfig};
+
+/// A group whose responses have all ended, with what it was asked.
+#[derive(Debug)]
+pub struct Finished {
+    /// The prompt and the right answer.
+    pub prepared: Prepared,
+    /// G responses in order of their index.
+    pub responses: Vec<Response>,
+}
+
+/// Turns groups into records.
+#[derive(Debug)]
+pub struct RecordMaker {
+    /// Decodes responses for the verifier.
+    pub tokenizer: Tokenizer,
+    /// Sampling temperature.
+    pub temperature: f32,
+    /// What a response is worth.
+    pub reward: RewardConfig,
+}
+
+impl RecordMaker {
+    /// The record of a group, its responses verified.
+    ///
+    /// # Errors
+    /// A response that does not decode.
+    pub fn record(&self, finished: Finished) -> Result<GroupRecord> {
+        let Prepared { ticket, sample_id, answer, prompt, .. } = finished.prepared;
+        let responses = finished.responses.into_iter().map(|response| self.response(response, &answer));
+        Ok(GroupRecord {
+            ticket,
+            sample_id,
+            temperature: self.temperature,
+            responses: responses.collect::<Result<_>>()?,
+            images: prompt.prompt.images.into_iter().map(image).collect(),
+            prompt_ids: prompt.prompt.token_ids,
+        })
+    }
+
+    fn response(&self, response: Response, answer: &str) -> Result<ResponseRecord> {
+        let text = self.tokenizer.decode(&response.token_ids, true)?;
+        Ok(ResponseRecord {
+            reward: reward::score(&text, answer, response.token_ids.len(), &self.reward),
+            token_ids: response.token_ids,
+            finish_reason: response.finish_reason,
+            first_version: response.first_version,
+            last_version: response.last_version,
+            logprobs: response.rollout_logprobs,
+            blank_logprobs: response.blank_logprobs,
+            entropies: response.entropies,
+            blank_entropies: response.blank_entropies,
+        })
+    }
+}
+
+fn image(image: RgbImage) -> ImageRecord {
+    ImageRecord { width: image.width, height: image.height, pixels: image.pixels }
+}

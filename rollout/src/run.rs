@@ -1,0 +1,170 @@
+//! `rollout`: the stages of a run and the bounded channels between them.
+//!
+//! ```text
+//!  control page: tickets ──► claim ──prepared──► generate ──outcomes──► emit ──► ring ──► learner
+//!                versions ──► reload ──models──────┘  (claim ──skipped──┘)
+//! ```
+//!
+//! Every stage is a thread. Whichever fails or is told to stop first takes the others along; what is unfinished goes back to
+//! the board when the seat is left.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use crossbeam_channel::bounded;
+use shared::config::RunConfig;
+use shared::control::{Seat, Waiting};
+use shared::ring::Producer;
+use shared::run_dir;
+use shared::telemetry::{Metrics, Source, Telemetry};
+
+use crate::claim::Claims;
+use crate::emit::{Emitter, Summary};
+use crate::generate::Generator;
+use crate::reload::follow;
+use crate::setup::Setup;
+use crate::stats::Counters;
+use crate::stop::Stop;
+
+/// Prompts made ready ahead of the engine. Few: another rollout may be free sooner.
+const PREPARED: usize = 2;
+/// Finished groups ahead of the verifier.
+const OUTCOMES: usize = 16;
+
+/// Takes part in the run until it is over or `stop` is raised.
+///
+/// `load_config` is asked again once the learner is there: what it wrote into the run folder is then known.
+///
+/// # Errors
+/// What the user must mend, in one line.
+pub fn run(load_config: &dyn Fn() -> Result<RunConfig>, telemetry: &Telemetry, stop: &Stop) -> Result<()> {
+    let run_dir = load_config()?.run.run_dir;
+    run_dir::create(&run_dir)?;
+    let Some(seat) = Seat::join(&run_dir, &|| stop.is_raised(), &mut |waiting| say_waiting(waiting, &run_dir))? else {
+        return Ok(());
+    };
+    if !first_version(&seat, stop)? {
+        return Ok(());
+    }
+    let config = load_config()?;
+    let setup = Setup::new(&config)?;
+    tracing::info!("rollout {} of the run in {}: {} samples", seat.index(), run_dir.display(), setup.samples.len());
+    let summary = stages(&config, setup, &seat, telemetry, stop)?;
+    let reason = if seat.stopping() { "the run is over" } else { "stopped" };
+    tracing::info!("{reason}; {}", summary.sums.line(&summary.counted));
+    Ok(())
+}
+
+/// Runs the stages; returns when all have ended.
+fn stages(config: &RunConfig, setup: Setup, seat: &Seat, telemetry: &Telemetry, stop: &Stop) -> Result<Summary> {
+    let run_dir = &config.run.run_dir;
+    let ring = Producer::open_or_create(&seat.ring_path(), config.rollout.ring_mib << 20)?;
+    let metrics = Metrics::open(run_dir, Source::Rollout(seat.index())).context("the metrics file")?;
+    let Setup { mut loader, engine, records, samples, prompts } = setup;
+    let may_be_stale = config.learner.max_staleness > 0;
+    let (counters, loaded) = (Counters::default(), AtomicU64::new(0));
+
+    let (prepared_out, prepared_in) = bounded(PREPARED);
+    let (outcomes_out, outcomes_in) = bounded(OUTCOMES);
+    let (models_out, models_in) = bounded(1);
+    let (wake_out, wake_in) = bounded(1);
+    let claims = Claims {
+        seat,
+        samples,
+        prompts,
+        may_be_stale,
+        loaded: &loaded,
+        wake: wake_out,
+        prepared: prepared_out,
+        outcomes: outcomes_out.clone(),
+    };
+    let generator = Generator {
+        settings: engine,
+        group_size: config.rollout.group_size,
+        may_be_stale,
+        prepared: prepared_in,
+        models: models_in,
+        outcomes: outcomes_out,
+        loaded: &loaded,
+        counters: &counters,
+    };
+    let emitter = Emitter {
+        seat,
+        ring,
+        outcomes: outcomes_in,
+        records,
+        counters: &counters,
+        metrics,
+        progress: telemetry.progress(None),
+    };
+
+    let is_stopping = || stop.is_raised() || seat.stopping();
+    thread::scope(|scope| {
+        let stages = [
+            spawn(scope, "reload", stop, || follow(seat, run_dir, &mut loader, &wake_in, &models_out, &is_stopping)),
+            spawn(scope, "claim", stop, || claims.run(&is_stopping)),
+            spawn(scope, "generate", stop, || generator.run(&is_stopping)),
+        ];
+        let summary = emitter.run(&is_stopping).inspect_err(|_| stop.raise());
+        let ended: Vec<Result<()>> = stages.into_iter().map(|stage| stage.and_then(join)).collect();
+        ended.into_iter().collect::<Result<()>>()?;
+        summary
+    })
+}
+
+/// Starts a stage. A stage that fails stops the others.
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    stop: &Stop,
+    stage: impl FnOnce() -> Result<T> + Send + 'scope,
+) -> Result<thread::ScopedJoinHandle<'scope, Result<T>>> {
+    let (failed, stop) = (stop, stop.clone());
+    let run = move || {
+        let _raise = RaiseOnPanic(stop.clone());
+        stage().inspect_err(|_| stop.raise())
+    };
+    let started = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run);
+    started.inspect_err(|_| failed.raise()).context("cannot start a thread")
+}
+
+/// A stage that dies must not leave the others waiting for it.
+struct RaiseOnPanic(Stop);
+
+impl Drop for RaiseOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.raise();
+        }
+    }
+}
+
+fn join<T>(stage: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    let name = stage.thread().name().unwrap_or_default().to_owned();
+    stage.join().unwrap_or_else(|_| Err(anyhow!("the stage `{name}` died, which is a bug")))
+}
+
+/// Waits until there are weights to run; false when stopped first.
+fn first_version(seat: &Seat, stop: &Stop) -> Result<bool> {
+    while seat.version().is_none() {
+        if stop.is_raised() || seat.stopping() {
+            return Ok(false);
+        }
+        seat.heartbeat()?;
+        seat.wait_work(std::time::Duration::from_millis(200))?;
+    }
+    Ok(true)
+}
+
+fn say_waiting(waiting: Waiting, run_dir: &PathBuf) {
+    let run_dir = run_dir.display();
+    match waiting {
+        Waiting::NoLearner => tracing::info!("waiting for a learner: start `learner --run-dir {run_dir}`"),
+        Waiting::Finished => tracing::info!("the run in {run_dir} is over; waiting for a learner that goes on with it"),
+        Waiting::OtherMachine => {
+            tracing::info!("the run in {run_dir} was left by another machine or boot; waiting for a learner here to take it over");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Configuration -> the parts that the stages are made of.
+
+use std::sync::Arc;
+
+use anyhow::{Result};
+use models::processor::{Blank, Processor};
+use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
+use shared::dataset::{Dataset, DatasetLimits};
+
+use crate::dataset::Samples;
+use crate::engine::EngineSettings;
+use crate::group::RecordMaker;
+use crate::load::ModelLoader;
+use crate::prompt::PromptBuilder;
+use crate::reward::RewardConfig;
+use crate::sampler::{EntropyKind, Sampling};
+
+/// Everything that is read before the first ticket.
+pub struct Setup {
+    /// The model's graphs on the chosen engine.
+    pub loader: ModelLoader,
+    /// How to generate.
+    pub engine: EngineSettings,
+    /// How to verify.
+    pub records: RecordMaker,
+    /// The data set in the run's order.
+    pub samples: Samples,
+    /// How to ask.
+    pub prompts: PromptBuilder,
+}
+
+impl Setup {
+    /// Reads the model's files and the data set's, and finds the engine's libraries.
+    ///
+    /// # Errors
+    /// The first of them that is missing or wrong.
+    pub fn new(config: &RunConfig) -> Result<Self> {
+        let args = &config.rollout;
+        let processor = Arc::new(Processor::from_dir(&config.run.model)?);
+        let loader = ModelLoader::new(&processor.config, args.engine, args.threads)?;
+        let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
+        let template = args.prompt_template.as_deref();
+        Ok(Self {
+            engine: EngineSettings {
+                rows: args.rows,
+                max_response_tokens: args.max_response_tokens,
+                eos: processor.config.tokens.eos.clone(),
+                run_seed: config.run.seed,
+                sampling: sampling(args, &processor),
+            },
+            records: RecordMaker {
+                tokenizer: processor.tokenizer.clone(),
+                temperature: to_f32(args.temperature),
+                reward: RewardConfig::from(args),
+            },
+            samples: Samples::new(dataset, config.run.seed),
+            prompts: PromptBuilder::new(Arc::clone(&processor), template, Some(blank(args.blank)), args.max_prompt_tokens)?,
+            loader,
+        })
+    }
+}
+
+/// The sampler's settings.
+#[must_use]
+pub fn sampling(args: &RolloutArgs, processor: &Processor) -> Sampling {
+    Sampling {
+        temperature: to_f32(args.temperature),
+        top_p: to_f32(args.top_p),
+        top_k: args.top_k,
+        entropy: match args.entropy {
+            Entropy::Renormalised => EntropyKind::Renormalised,
+            Entropy::Raw => EntropyKind::Raw,
+            Entropy::Full => EntropyKind::Full,
+        },
+        nucleus_p: to_f32(args.nucleus_p),
+        banned: processor.config.tokens.banned(),
+        num_tokens: processor.tokenizer.num_ids(),
+    }
+}
+
+fn blank(name: BlankName) -> Blank {
+    match name {
+        BlankName::Empty => Blank::Empty,
+        BlankName::Drop => Blank::Drop,
+        BlankName::Black => Blank::Black,
+        BlankName::Grey => Blank::Grey,
+    }
+}
+
+/// The sampler works on f32 settings: records carry the temperature as f32, and the learner must divide by the same number.
+#[expect(clippy::cast_possible_truncation, reason = "rounding is the point")]
+#[must_use]
+pub fn to_f32(x: f64) -> f32 {
+    x as f32
+}
