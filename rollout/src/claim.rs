@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use crossbeam_channel::Sender;
 use shared::control::Seat;
+use shared::dataset;
 use shared::ids::Ticket;
 
 use crate::channel::send;
@@ -66,9 +67,12 @@ impl Claims<'_> {
                 beat = Some(Instant::now());
             }
             // A ticket is worth claiming once its weights are here; until then another rollout may be quicker.
-            let is_ready = self.may_be_stale || self.loaded.load(Ordering::Acquire) >= self.seat.publications();
+            let is_ready = self.may_be_stale
+                || self.loaded.load(Ordering::Acquire) >= self.seat.publications();
             let Some(ticket) = is_ready.then(|| self.seat.claim()).flatten() else {
-                let has_news = self.seat.wait_work(if is_ready { WAIT } else { WAIT / 20 })?;
+                let has_news = self
+                    .seat
+                    .wait_work(if is_ready { WAIT } else { WAIT / 20 })?;
                 if has_news {
                     // A bell that is still ringing needs no second pull.
                     let _ = self.wake.try_send(());
@@ -76,7 +80,11 @@ impl Claims<'_> {
                 continue;
             };
             // Tickets open after their version is announced, so what is announced now is what the learner means.
-            let publication = if self.may_be_stale { 0 } else { self.seat.publications() };
+            let publication = if self.may_be_stale {
+                0
+            } else {
+                self.seat.publications()
+            };
             if !self.prepare(ticket, publication, is_stopping)? {
                 self.seat.release(ticket);
             }
@@ -85,26 +93,47 @@ impl Claims<'_> {
     }
 
     /// Sends the ticket on; false when told to stop first.
-    fn prepare(&mut self, ticket: Ticket, publication: u64, is_stopping: &dyn Fn() -> bool) -> Result<bool> {
+    fn prepare(
+        &mut self,
+        ticket: Ticket,
+        publication: u64,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<bool> {
         let sample = match self.samples.get(ticket) {
             Ok(sample) => sample,
-            Err(error) if error.is_sample() => {
-                return Ok(self.skip(ticket, None, error.into(), is_stopping));
+            Err(dataset::Error::Sample { id, reason }) => {
+                return Ok(self.skip(ticket, id, reason, is_stopping));
             }
             Err(error) => return Err(error).context("the data set"),
         };
         match self.prompts.build(&sample) {
             Ok(prompt) => {
                 let (sample_id, answer) = (sample.id, sample.answer);
-                let prepared = Prepared { ticket, sample_id, answer, prompt, publication };
+                let prepared = Prepared {
+                    ticket,
+                    sample_id,
+                    answer,
+                    prompt,
+                    publication,
+                };
                 Ok(send(&self.prepared, prepared, is_stopping))
             }
-            Err(error) => Ok(self.skip(ticket, Some(sample.id), error, is_stopping)),
+            Err(error) => Ok(self.skip(ticket, sample.id, format!("{error:#}"), is_stopping)),
         }
     }
 
-    fn skip(&self, ticket: Ticket, sample_id: Option<String>, error: anyhow::Error, is_stopping: &dyn Fn() -> bool) -> bool {
-        let skipped = Skipped { ticket, sample_id: sample_id.unwrap_or_default(), reason: format!("{error:#}") };
+    fn skip(
+        &self,
+        ticket: Ticket,
+        sample_id: String,
+        reason: String,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> bool {
+        let skipped = Skipped {
+            ticket,
+            sample_id,
+            reason,
+        };
         send(&self.outcomes, Outcome::Skipped(skipped), is_stopping)
     }
 }

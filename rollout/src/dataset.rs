@@ -18,7 +18,11 @@ impl Order {
     /// The order over `len` > 0 samples.
     #[must_use]
     pub fn new(run_seed: u64, len: usize) -> Self {
-        Self { run_seed, len, epoch: None }
+        Self {
+            run_seed,
+            len,
+            epoch: None,
+        }
     }
 
     /// Epoch and index of the ticket's sample: epoch = ticket / len, index = permutation of that epoch at ticket % len.
@@ -84,7 +88,11 @@ mod tests {
     fn every_epoch_has_every_sample_in_another_order() {
         let mut order = Order::new(3, 10);
         let epochs: Vec<Vec<usize>> = (0..3)
-            .map(|epoch| (0..10).map(|offset| order.place(Ticket(epoch * 10 + offset)).1).collect())
+            .map(|epoch| {
+                (0..10)
+                    .map(|offset| order.place(Ticket(epoch * 10 + offset)).1)
+                    .collect()
+            })
             .collect();
         for epoch in &epochs {
             assert_eq!(epoch.iter().collect::<HashSet<_>>().len(), 10);

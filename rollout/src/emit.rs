@@ -34,7 +34,7 @@ pub enum Outcome {
 pub struct Skipped {
     /// The group's number.
     pub ticket: Ticket,
-    /// The sample's name; empty when the row does not even say that (the reason then does).
+    /// The sample's name.
     pub sample_id: String,
     /// Why.
     pub reason: String,
@@ -81,7 +81,11 @@ impl Emitter<'_> {
     /// A ring or a metrics file that cannot be written.
     pub fn run(mut self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<Summary> {
         let mut total = Sums::default();
-        let mut window = Window { version: PolicyVersion::default(), sums: Sums::default(), start: Counted::default() };
+        let mut window = Window {
+            version: PolicyVersion::default(),
+            sums: Sums::default(),
+            start: Counted::default(),
+        };
         let mut noted = Instant::now();
         while !is_stopping() {
             match receive(&self.outcomes) {
@@ -112,46 +116,79 @@ impl Emitter<'_> {
             }
             if noted.elapsed() >= NOTE_EVERY {
                 noted = Instant::now();
-                self.progress.note(&window.sums.line(&self.counters.now().since(window.start)));
+                self.progress
+                    .note(&window.sums.line(&self.counters.now().since(window.start)));
             }
         }
         self.turn_page(&mut window, &mut total, PolicyVersion(u64::MAX))?;
-        Ok(Summary { sums: total, counted: self.counters.now() })
+        Ok(Summary {
+            sums: total,
+            counted: self.counters.now(),
+        })
     }
 
     /// The record of a group; or why it cannot be sent.
     fn record(&self, finished: Finished) -> Result<GroupRecord, Skipped> {
-        let (ticket, sample_id) = (finished.prepared.ticket, finished.prepared.sample_id.clone());
-        let skip = |reason: String| Skipped { ticket, sample_id: sample_id.clone(), reason };
-        let record = self.records.record(finished).map_err(|error| skip(format!("{error:#}")))?;
+        let (ticket, sample_id) = (
+            finished.prepared.ticket,
+            finished.prepared.sample_id.clone(),
+        );
+        let skip = |reason: String| Skipped {
+            ticket,
+            sample_id: sample_id.clone(),
+            reason,
+        };
+        let record = self
+            .records
+            .record(finished)
+            .map_err(|error| skip(format!("{error:#}")))?;
         record.check().map_err(|error| skip(error.to_string()))?;
         let (got, max) = (codec::encode(&record).len(), self.ring.max_frame_bytes());
         if got > max {
-            return Err(skip(format!("its record of {got} bytes does not fit a ring that takes {max}: raise --ring-mib")));
+            return Err(skip(format!(
+                "its record of {got} bytes does not fit a ring that takes {max}: raise --ring-mib"
+            )));
         }
         Ok(record)
     }
 
     /// Writes a row when the records of another version begin.
-    fn turn_page(&mut self, window: &mut Window, total: &mut Sums, version: PolicyVersion) -> Result<()> {
+    fn turn_page(
+        &mut self,
+        window: &mut Window,
+        total: &mut Sums,
+        version: PolicyVersion,
+    ) -> Result<()> {
         if version <= window.version {
             return Ok(());
         }
         let now = self.counters.now();
         if window.sums.groups + window.sums.skipped > 0 {
             let counted = now.since(window.start);
-            self.metrics.log(window.version.0, &window.sums.metrics(&counted)).context("metrics")?;
-            self.progress.step(window.version.0, &window.sums.line(&counted));
+            self.metrics
+                .log(window.version.0, &window.sums.metrics(&counted))
+                .context("metrics")?;
+            self.progress
+                .step(window.version.0, &window.sums.line(&counted));
             total.merge(&window.sums);
         }
-        *window = Window { version, sums: Sums::default(), start: now };
+        *window = Window {
+            version,
+            sums: Sums::default(),
+            start: now,
+        };
         Ok(())
     }
 }
 
 /// The version that gave the last token of the group.
 fn version_of(record: &GroupRecord) -> PolicyVersion {
-    record.responses.iter().map(|response| response.last_version).max().unwrap_or_default()
+    record
+        .responses
+        .iter()
+        .map(|response| response.last_version)
+        .max()
+        .unwrap_or_default()
 }
 
 /// The answer to a ticket whose sample is passed over: a record without responses.
@@ -167,7 +204,11 @@ fn empty(skipped: Skipped) -> GroupRecord {
 }
 
 fn name_skipped(skipped: &Skipped, count: u64) {
-    let Skipped { ticket, sample_id, reason } = skipped;
+    let Skipped {
+        ticket,
+        sample_id,
+        reason,
+    } = skipped;
     if count <= MAX_NAMED {
         tracing::warn!("skipped sample {sample_id} (ticket {ticket}): {reason}");
     }

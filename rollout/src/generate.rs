@@ -45,7 +45,9 @@ impl Generator<'_> {
     /// # Errors
     /// The engine's.
     pub fn run(self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        let Some(first) = self.first_model(is_stopping) else { return Ok(()) };
+        let Some(first) = self.first_model(is_stopping) else {
+            return Ok(());
+        };
         self.loaded.store(first.publication, Ordering::Release);
         let mut engine = Engine::new(self.settings.clone(), first.model, first.version);
         let mut under_way: HashMap<Ticket, Prepared> = HashMap::new();
@@ -63,7 +65,10 @@ impl Generator<'_> {
             }
             // Prompts: as many as have free rows.
             while engine.has_room() {
-                let Some(prompt) = next_prompt.take().or_else(|| self.prepared.try_recv().ok()) else { break };
+                let Some(prompt) = next_prompt.take().or_else(|| self.prepared.try_recv().ok())
+                else {
+                    break;
+                };
                 if prompt.publication > self.loaded.load(Ordering::Acquire) {
                     next_prompt = Some(prompt);
                     break;
@@ -88,9 +93,18 @@ impl Generator<'_> {
             }
             self.step(&mut engine)?;
             for group in engine.take_finished() {
-                let Some(prepared) = under_way.remove(&group.ticket) else { continue };
-                let finished = Finished { prepared, responses: group.responses };
-                if !send(&self.outcomes, Outcome::Finished(Box::new(finished)), is_stopping) {
+                let Some(prepared) = under_way.remove(&group.ticket) else {
+                    continue;
+                };
+                let finished = Finished {
+                    prepared,
+                    responses: group.responses,
+                };
+                if !send(
+                    &self.outcomes,
+                    Outcome::Finished(Box::new(finished)),
+                    is_stopping,
+                ) {
                     return Ok(());
                 }
             }
@@ -101,7 +115,8 @@ impl Generator<'_> {
     fn step(&self, engine: &mut Engine) -> Result<()> {
         let (start, tokens) = (Instant::now(), engine.num_tokens());
         engine.step()?;
-        self.counters.add_step(start.elapsed(), engine.num_tokens() - tokens);
+        self.counters
+            .add_step(start.elapsed(), engine.num_tokens() - tokens);
         Ok(())
     }
 

@@ -35,8 +35,17 @@ impl RecordMaker {
     /// # Errors
     /// A response that does not decode.
     pub fn record(&self, finished: Finished) -> Result<GroupRecord> {
-        let Prepared { ticket, sample_id, answer, prompt, .. } = finished.prepared;
-        let responses = finished.responses.into_iter().map(|response| self.response(response, &answer));
+        let Prepared {
+            ticket,
+            sample_id,
+            answer,
+            prompt,
+            ..
+        } = finished.prepared;
+        let responses = finished
+            .responses
+            .into_iter()
+            .map(|response| self.response(response, &answer));
         Ok(GroupRecord {
             ticket,
             sample_id,
@@ -64,5 +73,9 @@ impl RecordMaker {
 }
 
 fn image(image: RgbImage) -> ImageRecord {
-    ImageRecord { width: image.width, height: image.height, pixels: image.pixels }
+    ImageRecord {
+        width: image.width,
+        height: image.height,
+        pixels: image.pixels,
+    }
 }

@@ -9,7 +9,7 @@ use models::config::ModelConfig;
 use shared::config::Engine as EngineName;
 use tempfile::TempDir;
 
-use crate::engine::{EngineKind, EngineLoader, EngineModel};
+use crate::engine::{EngineKind, EngineLoader, EngineModel, probe};
 
 /// The graphs of one model on the engine that was asked for; `auto` keeps those that may still turn out to work.
 #[derive(Debug)]
@@ -35,7 +35,10 @@ impl ModelLoader {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { candidates, is_known: false })
+        Ok(Self {
+            candidates,
+            is_known: false,
+        })
     }
 
     /// Joins the graphs with the weights file of a publication.
@@ -44,7 +47,9 @@ impl ModelLoader {
     /// Weights that do not fit the model; or an engine that does not run it, when it was named.
     pub fn load(&mut self, weights: &Path) -> Result<EngineModel> {
         loop {
-            let Some((kind, loader)) = self.candidates.front() else { bail!("no engine is left to try") };
+            let Some((kind, loader)) = self.candidates.front() else {
+                bail!("no engine is left to try")
+            };
             match loader.load(weights) {
                 Ok(model) => {
                     if !self.is_known {
@@ -54,12 +59,26 @@ impl ModelLoader {
                     return Ok(model);
                 }
                 Err(error) if self.candidates.len() > 1 && !self.is_known => {
-                    tracing::info!("engine {} is installed but does not run this model: {error}", name(*kind));
+                    tracing::info!(
+                        "engine {} is installed but does not run this model: {error}",
+                        name(*kind)
+                    );
                     self.candidates.pop_front();
                 }
                 Err(error) => return Err(error).context("cannot load the weights"),
             }
         }
+    }
+}
+
+/// Checks that a named engine's libraries load.
+///
+/// # Errors
+/// The library that is missing, and what to do about it.
+pub fn probe_engine(engine: EngineName) -> Result<()> {
+    match kinds(engine) {
+        [kind] => Ok(probe(*kind)?),
+        _ => Ok(probe(EngineKind::Cpu)?),
     }
 }
 
@@ -98,16 +117,26 @@ impl WeightsFile {
     /// A checkpoint that does not belong to `config`, or no room for the converted one.
     pub fn of(checkpoint: &Path, config: &ModelConfig) -> Result<Self> {
         let layout = F32Layout::new(&models::names::tensors(config));
-        let file = if checkpoint.is_dir() { checkpoint.join("model.safetensors") } else { checkpoint.to_owned() };
+        let file = if checkpoint.is_dir() {
+            checkpoint.join("model.safetensors")
+        } else {
+            checkpoint.to_owned()
+        };
         if has_layout(&file, &layout) {
-            return Ok(Self { path: file, _converted: None });
+            return Ok(Self {
+                path: file,
+                _converted: None,
+            });
         }
         let opened = Checkpoint::open(checkpoint)?;
         opened.check(config)?;
         let folder = tempfile::tempdir().context("a folder for the converted weights")?;
         let path = folder.path().join("model.safetensors");
         write_f32(&path, &opened, config)?;
-        Ok(Self { path, _converted: Some(folder) })
+        Ok(Self {
+            path,
+            _converted: Some(folder),
+        })
     }
 
     /// The file.
@@ -120,12 +149,20 @@ impl WeightsFile {
 /// Same header, same size, and a name that the graphs know: then the same tensors at the same places.
 fn has_layout(file: &Path, layout: &F32Layout) -> bool {
     use std::io::Read as _;
-    if file.file_name().is_none_or(|name| name != "model.safetensors") || file.is_symlink() {
+    if file
+        .file_name()
+        .is_none_or(|name| name != "model.safetensors")
+        || file.is_symlink()
+    {
         return false;
     }
-    let Ok(mut opened) = std::fs::File::open(file) else { return false };
+    let Ok(mut opened) = std::fs::File::open(file) else {
+        return false;
+    };
     let mut header = vec![0; layout.header.len()];
     opened.read_exact(&mut header).is_ok()
         && header == layout.header
-        && opened.metadata().is_ok_and(|metadata| metadata.len() == layout.total_bytes as u64)
+        && opened
+            .metadata()
+            .is_ok_and(|metadata| metadata.len() == layout.total_bytes as u64)
 }

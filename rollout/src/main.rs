@@ -4,10 +4,12 @@ use std::io::stdout;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rollout::doctor;
 use rollout::eval::{EvalArgs, eval};
+use rollout::run::{self, Given};
 use rollout::stop::Stop;
-use rollout::{doctor, run};
 use shared::config::{self, Program, RolloutArgs, RunArgs};
 use shared::telemetry;
 
@@ -58,7 +60,12 @@ fn start() -> Result<()> {
         Some(Command::Doctor) => doctor::report(&mut stdout().lock()),
         Some(Command::Eval(args)) => {
             let telemetry = telemetry::init("eval")?;
-            eval(&args, &telemetry, &Stop::on_signals()?, &mut stdout().lock())
+            eval(
+                &args,
+                &telemetry,
+                &Stop::on_signals()?,
+                &mut stdout().lock(),
+            )
         }
         Some(Command::Run(_)) => generate(matches.subcommand_matches("run").unwrap_or(&matches)),
         None => generate(&matches),
@@ -69,10 +76,18 @@ fn generate(matches: &ArgMatches) -> Result<()> {
     let load_config = || Ok(config::load(matches, Program::Rollout)?);
     load_config()?; // a wrong flag is said before anything else
     let telemetry = telemetry::init("rollout")?;
-    run::run(&load_config, &telemetry, &Stop::on_signals()?)
+    let is_given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let given = Given {
+        model: is_given("model"),
+        data: is_given("data"),
+    };
+    run::run(&load_config, given, &telemetry, &Stop::on_signals()?)
 }
 
-#[allow(clippy::print_stderr, reason = "the last word of the program, also when logging never started")]
+#[allow(
+    clippy::print_stderr,
+    reason = "the last word of the program, also when logging never started"
+)]
 fn report(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }

@@ -49,7 +49,12 @@ impl PromptBuilder {
         max_prompt_tokens: usize,
     ) -> Result<Self> {
         let template = template.map(read_template).transpose()?;
-        Ok(Self { processor, template, blank, max_prompt_tokens })
+        Ok(Self {
+            processor,
+            template,
+            blank,
+            max_prompt_tokens,
+        })
     }
 
     /// What reads the samples.
@@ -67,7 +72,12 @@ impl PromptBuilder {
         let messages = [user_message(content_parts(&text, sample.images.len())?)];
         let mut decoded = Vec::with_capacity(sample.images.len());
         for (index, bytes) in sample.images.iter().enumerate() {
-            decoded.push(self.processor.images.decode(bytes).with_context(|| format!("image {index}"))?);
+            decoded.push(
+                self.processor
+                    .images
+                    .decode(bytes)
+                    .with_context(|| format!("image {index}"))?,
+            );
         }
         let prompt = self.processor.prompt(&messages, &decoded)?;
         if prompt.token_ids.is_empty() {
@@ -81,7 +91,11 @@ impl PromptBuilder {
             }
             _ => None,
         };
-        Ok(BuiltPrompt { inputs: PromptInputs::new(&self.processor, &prompt)?, prompt, blank_inputs })
+        Ok(BuiltPrompt {
+            inputs: PromptInputs::new(&self.processor, &prompt)?,
+            prompt,
+            blank_inputs,
+        })
     }
 
     fn text(&self, problem: &str) -> Result<String> {
@@ -89,14 +103,17 @@ impl PromptBuilder {
             None => Ok(problem.to_owned()),
             Some(environment) => {
                 let template = environment.get_template(TEMPLATE_NAME)?;
-                template.render(context! { problem }).context("the prompt template")
+                template
+                    .render(context! { problem })
+                    .context("the prompt template")
             }
         }
     }
 }
 
 fn read_template(path: &Path) -> Result<Environment<'static>> {
-    let source = std::fs::read_to_string(path).with_context(|| format!("the prompt template {}", path.display()))?;
+    let source = std::fs::read_to_string(path)
+        .with_context(|| format!("the prompt template {}", path.display()))?;
     let mut environment = Environment::new();
     environment.set_fuel(Some(TEMPLATE_FUEL));
     environment
@@ -110,5 +127,8 @@ fn user_message(parts: Vec<Part>) -> Message {
         Part::Text(text) => Content::Text(text),
         Part::Image => Content::Image,
     };
-    Message { role: "user".to_owned(), content: parts.into_iter().map(content).collect() }
+    Message {
+        role: "user".to_owned(),
+        content: parts.into_iter().map(content).collect(),
+    }
 }

@@ -51,9 +51,20 @@ pub fn follow(
         let start = Instant::now();
         match loader.load(&weights::path(run_dir, version)) {
             Ok(model) => {
-                tracing::debug!("weights {version} loaded in {} ms", start.elapsed().as_millis());
+                tracing::debug!(
+                    "weights {version} loaded in {} ms",
+                    start.elapsed().as_millis()
+                );
                 known = Some(publication);
-                if !send(loaded, Loaded { model, version, publication }, is_stopping) {
+                if !send(
+                    loaded,
+                    Loaded {
+                        model,
+                        version,
+                        publication,
+                    },
+                    is_stopping,
+                ) {
                     break;
                 }
             }

@@ -8,14 +8,16 @@
 //! Every stage is a thread. Whichever fails or is told to stop first takes the others along; what is unfinished goes back to
 //! the board when the seat is left.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 use crossbeam_channel::bounded;
+use models::processor::Processor;
 use shared::config::RunConfig;
 use shared::control::{Seat, Waiting};
+use shared::dataset::{Dataset, DatasetLimits};
 use shared::ring::Producer;
 use shared::run_dir;
 use shared::telemetry::{Metrics, Source, Telemetry};
@@ -23,6 +25,7 @@ use shared::telemetry::{Metrics, Source, Telemetry};
 use crate::claim::Claims;
 use crate::emit::{Emitter, Summary};
 use crate::generate::Generator;
+use crate::load::probe_engine;
 use crate::reload::follow;
 use crate::setup::Setup;
 use crate::stats::Counters;
@@ -33,16 +36,35 @@ const PREPARED: usize = 2;
 /// Finished groups ahead of the verifier.
 const OUTCOMES: usize = 16;
 
+/// What stands on the command line: settled whatever the learner's configuration will say.
+#[derive(Debug, Clone, Copy)]
+pub struct Given {
+    /// `--model`
+    pub model: bool,
+    /// `--data`
+    pub data: bool,
+}
+
 /// Takes part in the run until it is over or `stop` is raised.
 ///
 /// `load_config` is asked again once the learner is there: what it wrote into the run folder is then known.
 ///
 /// # Errors
 /// What the user must mend, in one line.
-pub fn run(load_config: &dyn Fn() -> Result<RunConfig>, telemetry: &Telemetry, stop: &Stop) -> Result<()> {
-    let run_dir = load_config()?.run.run_dir;
+pub fn run(
+    load_config: &dyn Fn() -> Result<RunConfig>,
+    given: Given,
+    telemetry: &Telemetry,
+    stop: &Stop,
+) -> Result<()> {
+    let config = load_config()?;
+    check_early(&config, given)?;
+    let run_dir = config.run.run_dir;
     run_dir::create(&run_dir)?;
-    let Some(seat) = Seat::join(&run_dir, &|| stop.is_raised(), &mut |waiting| say_waiting(waiting, &run_dir))? else {
+    let Some(seat) = Seat::join(&run_dir, &|| stop.is_raised(), &mut |waiting| {
+        say_waiting(waiting, &run_dir)
+    })?
+    else {
         return Ok(());
     };
     if !first_version(&seat, stop)? {
@@ -50,19 +72,54 @@ pub fn run(load_config: &dyn Fn() -> Result<RunConfig>, telemetry: &Telemetry, s
     }
     let config = load_config()?;
     let setup = Setup::new(&config)?;
-    tracing::info!("rollout {} of the run in {}: {} samples", seat.index(), run_dir.display(), setup.samples.len());
+    tracing::info!(
+        "rollout {} of the run in {}: {} samples",
+        seat.index(),
+        run_dir.display(),
+        setup.samples.len()
+    );
     let summary = stages(&config, setup, &seat, telemetry, stop)?;
-    let reason = if seat.stopping() { "the run is over" } else { "stopped" };
+    let reason = if seat.stopping() {
+        "the run is over"
+    } else {
+        "stopped"
+    };
     tracing::info!("{reason}; {}", summary.sums.line(&summary.counted));
     Ok(())
 }
 
+/// Finds what is wrong already now, rather than when a learner has come.
+fn check_early(config: &RunConfig, given: Given) -> Result<()> {
+    probe_engine(config.rollout.engine)?;
+    let is_saved = config.run.run_dir.join(shared::config::FILE_NAME).exists();
+    if given.model || is_saved {
+        Processor::from_dir(&config.run.model)?;
+    }
+    if given.data || is_saved {
+        Dataset::open(&config.rollout.data, &DatasetLimits::default())?;
+    }
+    Ok(())
+}
+
 /// Runs the stages; returns when all have ended.
-fn stages(config: &RunConfig, setup: Setup, seat: &Seat, telemetry: &Telemetry, stop: &Stop) -> Result<Summary> {
+fn stages(
+    config: &RunConfig,
+    setup: Setup,
+    seat: &Seat,
+    telemetry: &Telemetry,
+    stop: &Stop,
+) -> Result<Summary> {
     let run_dir = &config.run.run_dir;
     let ring = Producer::open_or_create(&seat.ring_path(), config.rollout.ring_mib << 20)?;
-    let metrics = Metrics::open(run_dir, Source::Rollout(seat.index())).context("the metrics file")?;
-    let Setup { mut loader, engine, records, samples, prompts } = setup;
+    let metrics =
+        Metrics::open(run_dir, Source::Rollout(seat.index())).context("the metrics file")?;
+    let Setup {
+        mut loader,
+        engine,
+        records,
+        samples,
+        prompts,
+    } = setup;
     let may_be_stale = config.learner.max_staleness > 0;
     let (counters, loaded) = (Counters::default(), AtomicU64::new(0));
 
@@ -103,12 +160,24 @@ fn stages(config: &RunConfig, setup: Setup, seat: &Seat, telemetry: &Telemetry, 
     let is_stopping = || stop.is_raised() || seat.stopping();
     thread::scope(|scope| {
         let stages = [
-            spawn(scope, "reload", stop, || follow(seat, run_dir, &mut loader, &wake_in, &models_out, &is_stopping)),
+            spawn(scope, "reload", stop, || {
+                follow(
+                    seat,
+                    run_dir,
+                    &mut loader,
+                    &wake_in,
+                    &models_out,
+                    &is_stopping,
+                )
+            }),
             spawn(scope, "claim", stop, || claims.run(&is_stopping)),
             spawn(scope, "generate", stop, || generator.run(&is_stopping)),
         ];
         let summary = emitter.run(&is_stopping).inspect_err(|_| stop.raise());
-        let ended: Vec<Result<()>> = stages.into_iter().map(|stage| stage.and_then(join)).collect();
+        let ended: Vec<Result<()>> = stages
+            .into_iter()
+            .map(|stage| stage.and_then(join))
+            .collect();
         ended.into_iter().collect::<Result<()>>()?;
         summary
     })
@@ -126,8 +195,12 @@ fn spawn<'scope, T: Send + 'scope>(
         let _raise = RaiseOnPanic(stop.clone());
         stage().inspect_err(|_| stop.raise())
     };
-    let started = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run);
-    started.inspect_err(|_| failed.raise()).context("cannot start a thread")
+    let started = thread::Builder::new()
+        .name(name.to_owned())
+        .spawn_scoped(scope, run);
+    started
+        .inspect_err(|_| failed.raise())
+        .context("cannot start a thread")
 }
 
 /// A stage that dies must not leave the others waiting for it.
@@ -143,7 +216,9 @@ impl Drop for RaiseOnPanic {
 
 fn join<T>(stage: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     let name = stage.thread().name().unwrap_or_default().to_owned();
-    stage.join().unwrap_or_else(|_| Err(anyhow!("the stage `{name}` died, which is a bug")))
+    stage
+        .join()
+        .unwrap_or_else(|_| Err(anyhow!("the stage `{name}` died, which is a bug")))
 }
 
 /// Waits until there are weights to run; false when stopped first.
@@ -158,13 +233,19 @@ fn first_version(seat: &Seat, stop: &Stop) -> Result<bool> {
     Ok(true)
 }
 
-fn say_waiting(waiting: Waiting, run_dir: &PathBuf) {
+fn say_waiting(waiting: Waiting, run_dir: &Path) {
     let run_dir = run_dir.display();
     match waiting {
-        Waiting::NoLearner => tracing::info!("waiting for a learner: start `learner --run-dir {run_dir}`"),
-        Waiting::Finished => tracing::info!("the run in {run_dir} is over; waiting for a learner that goes on with it"),
+        Waiting::NoLearner => {
+            tracing::info!("waiting for a learner: start `learner --run-dir {run_dir}`")
+        }
+        Waiting::Finished => tracing::info!(
+            "the run in {run_dir} is over; waiting for a learner that goes on with it"
+        ),
         Waiting::OtherMachine => {
-            tracing::info!("the run in {run_dir} was left by another machine or boot; waiting for a learner here to take it over");
+            tracing::info!(
+                "the run in {run_dir} was left by another machine or boot; waiting for a learner here to take it over"
+            );
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result};
+use anyhow::Result;
 use models::processor::{Blank, Processor};
 use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
 use shared::dataset::{Dataset, DatasetLimits};
@@ -54,7 +54,12 @@ impl Setup {
                 reward: RewardConfig::from(args),
             },
             samples: Samples::new(dataset, config.run.seed),
-            prompts: PromptBuilder::new(Arc::clone(&processor), template, Some(blank(args.blank)), args.max_prompt_tokens)?,
+            prompts: PromptBuilder::new(
+                Arc::clone(&processor),
+                template,
+                Some(blank(args.blank)),
+                args.max_prompt_tokens,
+            )?,
             loader,
         })
     }

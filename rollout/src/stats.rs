@@ -154,7 +154,11 @@ impl Sums {
     /// The same for a person.
     #[must_use]
     pub fn line(&self, counted: &Counted) -> String {
-        let skipped = if self.skipped > 0 { format!("  skipped {}", self.skipped) } else { String::new() };
+        let skipped = if self.skipped > 0 {
+            format!("  skipped {}", self.skipped)
+        } else {
+            String::new()
+        };
         format!(
             "groups {}  reward {:.3}  accuracy {:.1} %  length {:.1}  stopped {:.1} %  {:.0} tokens/s  rows {:.1}{skipped}",
             self.groups,
@@ -173,7 +177,10 @@ fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts for people, far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts for people, far below 2^52"
+)]
 fn to_f64(n: u64) -> f64 {
     n as f64
 }

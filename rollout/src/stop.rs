@@ -25,7 +25,10 @@ impl Stop {
             .context("cannot watch for signals")?;
         let (interrupt, terminate) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+            (
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            )
         };
         let stop = Self::default();
         let raised = stop.clone();

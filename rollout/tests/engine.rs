@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
+mod fixture_model;
 
-use common::{Model, finish};
+use fixture_model::{Model, finish};
 use rollout::engine::Response;
 use shared::ids::PolicyVersion;
 use shared::record::FinishReason;

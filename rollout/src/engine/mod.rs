@@ -30,7 +30,9 @@ use shared::ids::PolicyVersion;
 pub use cache::KvCache;
 pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
-pub use session::{EngineKind, EngineLoader, EngineModel, ForwardInputs, Logits};
+pub use session::{
+    EngineKind, EngineLoader, EngineModel, ForwardInputs, Logits, build_info, probe,
+};
 
 use crate::error::Result;
 use crate::sampler::{Sampler, Sampling, Scored, uniform};

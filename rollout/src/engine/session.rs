@@ -23,7 +23,8 @@ use ort::value::DynValue;
 use super::cache::KvCache;
 use crate::error::{Error, Result};
 use binding::Bindings;
-use runtime::{open, probe, runtime};
+pub use runtime::{build_info, probe};
+use runtime::{open, runtime};
 
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

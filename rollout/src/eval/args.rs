@@ -81,7 +81,8 @@ impl EvalArgs {
     /// 0 = greedy.
     #[must_use]
     pub fn temperature(&self) -> f64 {
-        self.temperature.unwrap_or(if self.samples > 1 { 1.0 } else { 0.0 })
+        self.temperature
+            .unwrap_or(if self.samples > 1 { 1.0 } else { 0.0 })
     }
 }
 
@@ -90,7 +91,11 @@ fn temperature(text: &str) -> Result<f64, String> {
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
-    number(text, |p| p > 0.0 && p <= 1.0, "a number above 0 and at most 1")
+    number(
+        text,
+        |p| p > 0.0 && p <= 1.0,
+        "a number above 0 and at most 1",
+    )
 }
 
 fn number(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {

@@ -34,13 +34,23 @@ use source::EvalSource;
 ///
 /// # Errors
 /// A model or data set that cannot be read, an engine that does not load, or no sample left to evaluate.
-pub fn eval(args: &EvalArgs, telemetry: &Telemetry, stop: &Stop, out: &mut dyn Write) -> Result<()> {
+pub fn eval(
+    args: &EvalArgs,
+    telemetry: &Telemetry,
+    stop: &Stop,
+    out: &mut dyn Write,
+) -> Result<()> {
     let source = EvalSource::open(args)?;
     let processor = Arc::clone(&source.processor);
     let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
     let mut loader = ModelLoader::new(&processor.config, args.engine, args.threads)?;
     let model = loader.load(source.weights.path())?;
-    let prompts = PromptBuilder::new(Arc::clone(&processor), args.prompt_template.as_deref(), None, args.max_prompt_tokens)?;
+    let prompts = PromptBuilder::new(
+        Arc::clone(&processor),
+        args.prompt_template.as_deref(),
+        None,
+        args.max_prompt_tokens,
+    )?;
     let settings = EngineSettings {
         rows: args.rows,
         max_response_tokens: args.max_response_tokens,
@@ -59,7 +69,9 @@ pub fn eval(args: &EvalArgs, telemetry: &Telemetry, stop: &Stop, out: &mut dyn W
     tracing::info!("evaluating {} on {}", source.name, args.data);
     let engine = Engine::new(settings, model, PolicyVersion::default());
     let mut evaluation = Evaluation {
-        num_samples: args.limit.map_or(dataset.len(), |limit| limit.min(dataset.len())),
+        num_samples: args
+            .limit
+            .map_or(dataset.len(), |limit| limit.min(dataset.len())),
         next: 0,
         engine,
         prompts,
@@ -72,17 +84,26 @@ pub fn eval(args: &EvalArgs, telemetry: &Telemetry, stop: &Stop, out: &mut dyn W
     while evaluation.advance()? {
         progress.note(&evaluation.report.line());
         if stop.is_raised() {
-            bail!("stopped after {} of {} samples", evaluation.report.samples.len(), evaluation.num_samples);
+            bail!(
+                "stopped after {} of {} samples",
+                evaluation.report.samples.len(),
+                evaluation.num_samples
+            );
         }
     }
     drop(progress);
     let report = evaluation.report.finish();
     if report.samples.is_empty() {
-        bail!("no sample of {} could be evaluated; {} were skipped", args.data, report.num_skipped());
+        bail!(
+            "no sample of {} could be evaluated; {} were skipped",
+            args.data,
+            report.num_skipped()
+        );
     }
     report.write(out)?;
     if let Some(path) = &args.json {
-        std::fs::write(path, report.to_json()?).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(path, report.to_json()?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -131,7 +152,12 @@ impl Evaluation {
             Ok(built) => {
                 let ticket = Ticket(index as u64);
                 self.waiting.insert(ticket, (sample.id, sample.answer));
-                self.engine.submit(Job { ticket, group_size: self.samples_each, prompt: built.inputs, blank: None });
+                self.engine.submit(Job {
+                    ticket,
+                    group_size: self.samples_each,
+                    prompt: built.inputs,
+                    blank: None,
+                });
             }
             Err(error) => self.report.skip(format!("sample {}: {error:#}", sample.id)),
         }
@@ -139,10 +165,16 @@ impl Evaluation {
     }
 
     fn judge(&mut self, group: FinishedGroup) -> Result<()> {
-        let Some((id, answer)) = self.waiting.remove(&group.ticket) else { return Ok(()) };
+        let Some((id, answer)) = self.waiting.remove(&group.ticket) else {
+            return Ok(());
+        };
         let mut result = SampleResult::new(group.ticket.0, id, answer);
         for response in &group.responses {
-            let text = self.prompts.processor().tokenizer.decode(&response.token_ids, true)?;
+            let text = self
+                .prompts
+                .processor()
+                .tokenizer
+                .decode(&response.token_ids, true)?;
             let is_right = boxed(&text).is_some_and(|given| equivalent(&given, &result.answer));
             result.add(text.clone(), is_right, is_well_formed(&text), response);
         }

@@ -65,7 +65,13 @@ impl SampleResult {
     /// Without a response yet.
     #[must_use]
     pub fn new(index: u64, id: String, answer: String) -> Self {
-        Self { index, id, answer, num_right: 0, responses: Vec::new() }
+        Self {
+            index,
+            id,
+            answer,
+            num_right: 0,
+            responses: Vec::new(),
+        }
     }
 
     /// Adds a judged response.
@@ -76,11 +82,21 @@ impl SampleResult {
             FinishReason::Length => "length",
         };
         let num_tokens = response.token_ids.len();
-        self.responses.push(ResponseResult { text, is_right, is_well_formed, finish, num_tokens });
+        self.responses.push(ResponseResult {
+            text,
+            is_right,
+            is_well_formed,
+            finish,
+            num_tokens,
+        });
     }
 
     fn share_right(&self) -> f64 {
-        mean(self.responses.iter().map(|response| f64::from(u8::from(response.is_right))))
+        mean(
+            self.responses
+                .iter()
+                .map(|response| f64::from(u8::from(response.is_right))),
+        )
     }
 }
 
@@ -132,7 +148,11 @@ impl Report {
     #[must_use]
     pub fn line(&self) -> String {
         let accuracy = mean(self.samples.iter().map(SampleResult::share_right));
-        format!("{} problems  accuracy {:.1} %", self.samples.len(), 100.0 * accuracy)
+        format!(
+            "{} problems  accuracy {:.1} %",
+            self.samples.len(),
+            100.0 * accuracy
+        )
     }
 
     /// Puts the results in order and computes the figures.
@@ -144,13 +164,24 @@ impl Report {
         self.accuracy = mean(shares.iter().copied());
         self.standard_error = standard_error(&shares);
         self.pass_at_k = (1..=self.samples_per_problem)
-            .map(|k| mean(self.samples.iter().map(|sample| pass_at_k(sample.responses.len(), sample.num_right, k))))
+            .map(|k| {
+                mean(
+                    self.samples
+                        .iter()
+                        .map(|sample| pass_at_k(sample.responses.len(), sample.num_right, k)),
+                )
+            })
             .collect();
         let responses = || self.samples.iter().flat_map(|sample| &sample.responses);
-        self.well_formed = mean(responses().map(|response| f64::from(u8::from(response.is_well_formed))));
+        self.well_formed =
+            mean(responses().map(|response| f64::from(u8::from(response.is_well_formed))));
         self.mean_response_tokens = mean(responses().map(|response| to_f64(response.num_tokens)));
-        self.finished_stop = responses().filter(|response| response.finish == "stop").count();
-        self.finished_length = responses().filter(|response| response.finish == "length").count();
+        self.finished_stop = responses()
+            .filter(|response| response.finish == "stop")
+            .count();
+        self.finished_length = responses()
+            .filter(|response| response.finish == "length")
+            .count();
         self
     }
 
@@ -159,15 +190,37 @@ impl Report {
     /// # Errors
     /// When `out` does not take it.
     pub fn write(&self, out: &mut dyn Write) -> Result<()> {
-        let how = if self.temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {}", self.temperature) };
+        let how = if self.temperature == 0.0 {
+            "greedy".to_owned()
+        } else {
+            format!("temperature {}", self.temperature)
+        };
         writeln!(out, "model        {}", self.model)?;
-        writeln!(out, "data         {}: {} problems, {} skipped", self.data, self.num_problems, self.num_skipped)?;
-        writeln!(out, "accuracy     {:.2} % +- {:.2} ({how})", 100.0 * self.accuracy, 100.0 * self.standard_error)?;
+        writeln!(
+            out,
+            "data         {}: {} problems, {} skipped",
+            self.data, self.num_problems, self.num_skipped
+        )?;
+        writeln!(
+            out,
+            "accuracy     {:.2} % +- {:.2} ({how})",
+            100.0 * self.accuracy,
+            100.0 * self.standard_error
+        )?;
         for (index, pass) in self.pass_at_k.iter().enumerate().skip(1) {
-            writeln!(out, "{:<12} {:.2} %", format!("pass@{}", index + 1), 100.0 * pass)?;
+            writeln!(
+                out,
+                "{:<12} {:.2} %",
+                format!("pass@{}", index + 1),
+                100.0 * pass
+            )?;
         }
         writeln!(out, "well formed  {:.2} %", 100.0 * self.well_formed)?;
-        writeln!(out, "finished     {} by the end token, {} at the length limit", self.finished_stop, self.finished_length)?;
+        writeln!(
+            out,
+            "finished     {} by the end token, {} at the length limit",
+            self.finished_stop, self.finished_length
+        )?;
         writeln!(out, "length       {:.1} tokens", self.mean_response_tokens)?;
         Ok(())
     }
@@ -193,7 +246,9 @@ pub fn pass_at_k(n: usize, num_right: usize, k: usize) -> f64 {
         return 1.0;
     }
     // C(n - c, k) / C(n, k) = product over i in n - c + 1 ..= n of (1 - k / i).
-    1.0 - (wrong + 1..=n).map(|i| 1.0 - to_f64(k) / to_f64(i)).product::<f64>()
+    1.0 - (wrong + 1..=n)
+        .map(|i| 1.0 - to_f64(k) / to_f64(i))
+        .product::<f64>()
 }
 
 /// 0 for none.
@@ -237,7 +292,10 @@ mod tests {
                         hits += u32::from(set & ((1 << right) - 1) != 0);
                     }
                     let expected = f64::from(hits) / f64::from(total);
-                    assert!((pass_at_k(n, right, k) - expected).abs() < 1e-12, "{n} {right} {k}");
+                    assert!(
+                        (pass_at_k(n, right, k) - expected).abs() < 1e-12,
+                        "{n} {right} {k}"
+                    );
                 }
             }
         }

@@ -21,11 +21,19 @@ pub(super) struct EvalSource {
 impl EvalSource {
     pub(super) fn open(args: &EvalArgs) -> Result<Self> {
         let Some(run_dir) = &args.run_dir else {
-            let model = args.model.as_deref().context("--model or --run-dir is needed")?;
+            let model = args
+                .model
+                .as_deref()
+                .context("--model or --run-dir is needed")?;
             return Self::of_checkpoint(folder_of(model)?, model);
         };
         let newest = weights::newest(run_dir)?;
-        let Some(version) = newest else { bail!("no weights in {}: has a learner run there?", run_dir.display()) };
+        let Some(version) = newest else {
+            bail!(
+                "no weights in {}: has a learner run there?",
+                run_dir.display()
+            )
+        };
         let folder = match &args.model {
             Some(model) => folder_of(model)?.to_owned(),
             None => model_of_run(run_dir)?,
@@ -48,7 +56,9 @@ fn folder_of(model: &Path) -> Result<&Path> {
     if !model.is_file() {
         return Ok(model); // a folder, or nothing: reading it says so
     }
-    let folder = model.parent().filter(|folder| folder.join("config.json").is_file());
+    let folder = model
+        .parent()
+        .filter(|folder| folder.join("config.json").is_file());
     folder.with_context(|| {
         format!("no config.json beside {}: give its Hugging Face folder with --model, a run's weights with --run-dir", model.display())
     })
@@ -57,9 +67,23 @@ fn folder_of(model: &Path) -> Result<&Path> {
 /// The model folder that a run was started with.
 fn model_of_run(run_dir: &Path) -> Result<PathBuf> {
     let path = run_dir.join(config::FILE_NAME);
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}: give the model folder with --model", path.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
-    let model = table.get("run").and_then(|run| run.get("model")).and_then(toml::Value::as_str);
-    model.map(PathBuf::from).with_context(|| format!("{} names no model: give its folder with --model", path.display()))
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}: give the model folder with --model",
+            path.display()
+        )
+    })?;
+    let table: toml::Table = text
+        .parse()
+        .with_context(|| format!("{} is not TOML", path.display()))?;
+    let model = table
+        .get("run")
+        .and_then(|run| run.get("model"))
+        .and_then(toml::Value::as_str);
+    model.map(PathBuf::from).with_context(|| {
+        format!(
+            "{} names no model: give its folder with --model",
+            path.display()
+        )
+    })
 }

@@ -54,7 +54,10 @@ fn options(
 }
 
 /// Checks that the engine's library and provider load, before anything costly is done.
-pub(super) fn probe(kind: EngineKind) -> Result<()> {
+///
+/// # Errors
+/// The library that is missing, and what to do about it.
+pub fn probe(kind: EngineKind) -> Result<()> {
     with_provider(
         Session::builder(environment()?).map_err(runtime("making session options"))?,
         kind,
@@ -123,6 +126,14 @@ fn environment() -> Result<&'static Environment> {
             path: path.clone(),
             cause: cause.clone(),
         })
+}
+
+/// How the ONNX Runtime library that loads was built, its version included.
+///
+/// # Errors
+/// No library loads.
+pub fn build_info() -> Result<&'static str> {
+    environment().map(|_| ort::info())
 }
 
 /// What ONNX Runtime says by itself. Its errors come back as results too, so here they are details.

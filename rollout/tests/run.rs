@@ -1,0 +1,363 @@
+//! The program as a process, with the test in the learner's place.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::fixtures;
+use models::checkpoint::{Checkpoint, write_f32};
+use models::config::ModelConfig;
+use shared::codec;
+use shared::control::{LearnerControl, TicketState};
+use shared::ids::{PolicyVersion, Ticket};
+use shared::record::GroupRecord;
+use shared::ring::Consumer;
+use shared::{run_dir, weights};
+use tempfile::TempDir;
+
+/// Stands for a response length that is never reached in time.
+const ENDLESS: &str = "endless";
+
+/// A run folder with the fixture model published, and the learner's side of it.
+struct Run {
+    folder: TempDir,
+    control: LearnerControl,
+    rings: BTreeMap<PathBuf, Consumer>,
+    records: BTreeMap<Ticket, GroupRecord>,
+    programs: Vec<Child>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = folder.path().join("run");
+        run_dir::create(&run_dir).unwrap();
+        let control = LearnerControl::create_or_open(&run_dir).unwrap();
+        let run = Self {
+            folder,
+            control,
+            rings: BTreeMap::new(),
+            records: BTreeMap::new(),
+            programs: Vec::new(),
+        };
+        run.write_data();
+        run.publish(0);
+        run
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn publish(&self, version: u64) {
+        let model = fixtures().join("model");
+        let file = self.folder.path().join("model.safetensors");
+        let config = ModelConfig::from_dir(&model).unwrap();
+        write_f32(&file, &Checkpoint::open(&model).unwrap(), &config).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        let fill = |out: &mut [u8]| -> std::io::Result<()> {
+            out.copy_from_slice(&bytes);
+            Ok(())
+        };
+        weights::publish(&self.dir(), PolicyVersion(version), bytes.len(), fill).unwrap();
+        self.control.publish(PolicyVersion(version));
+    }
+
+    /// Seven samples: four good ones, a corrupt image, one without the image that it names, one that is too long.
+    fn write_data(&self) {
+        let dir = self.folder.path();
+        for name in ["triangle.png", "gray.png"] {
+            std::fs::copy(fixtures().join("images").join(name), dir.join(name)).unwrap();
+        }
+        std::fs::write(dir.join("broken.png"), b"\x89PNG\r\n\x1a\nnothing more").unwrap();
+        let long = "x ".repeat(400);
+        let rows = [
+            r#"{"id": "a", "problem": "<image>How long?", "answer": "3", "images": ["triangle.png"]}"#.to_owned(),
+            r#"{"id": "b", "problem": "1 + 1?", "answer": "2"}"#.to_owned(),
+            r#"{"id": "broken", "problem": "<image>?", "answer": "2", "images": ["broken.png"]}"#.to_owned(),
+            r#"{"id": "c", "problem": "<image>What is it?", "answer": "5", "images": ["gray.png"]}"#.to_owned(),
+            r#"{"id": "mismatch", "problem": "no mark", "answer": "5", "images": ["gray.png"]}"#.to_owned(),
+            format!(r#"{{"id": "long", "problem": "{long}", "answer": "5"}}"#),
+            r#"{"id": "d", "problem": "2 + 2?", "answer": "4"}"#.to_owned(),
+        ];
+        std::fs::write(dir.join("data.jsonl"), rows.join("\n")).unwrap();
+    }
+
+    fn command(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollout"));
+        command
+            .arg("--run-dir")
+            .arg(self.dir())
+            .arg("--model")
+            .arg(fixtures().join("model"))
+            .arg("--data")
+            .arg(self.folder.path().join("data.jsonl"))
+            .args([
+                "--engine",
+                "cpu",
+                "--group-size",
+                "3",
+                "--max-prompt-tokens",
+                "200",
+            ])
+            .args(["--threads", "1", "--ring-mib", "1"])
+            .args([
+                "--max-response-tokens",
+                if flags.contains(&ENDLESS) {
+                    "100000"
+                } else {
+                    "20"
+                },
+            ])
+            .args(flags.iter().filter(|flag| **flag != ENDLESS))
+            .stderr(Stdio::from(std::fs::File::create(self.log()).unwrap()));
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder
+            .path()
+            .join(format!("log-{}", self.programs.len()))
+    }
+
+    fn start(&mut self, flags: &[&str]) {
+        let program = self.command(flags).spawn().unwrap();
+        self.programs.push(program);
+    }
+
+    fn open(&mut self, tickets: std::ops::Range<u64>) {
+        for ticket in tickets {
+            self.control.open(Ticket(ticket)).unwrap();
+        }
+    }
+
+    /// Reads what has arrived, as the learner does.
+    fn drain(&mut self) {
+        for path in self.control.ring_paths() {
+            self.rings
+                .entry(path.clone())
+                .or_insert_with(|| Consumer::open(&path).unwrap());
+        }
+        let mut frame = Vec::new();
+        let mut arrived = Vec::new();
+        for ring in self.rings.values_mut() {
+            while ring.try_pop(&mut frame).unwrap() {
+                arrived.push(codec::decode(&frame).unwrap());
+            }
+        }
+        for record in arrived {
+            self.control.retire(record.ticket);
+            let ticket = record.ticket;
+            assert!(
+                self.records.insert(ticket, record).is_none(),
+                "ticket {ticket} was counted twice"
+            );
+        }
+        let records = &self.records;
+        self.control
+            .reopen_dead(&|ticket| records.contains_key(&ticket))
+            .unwrap();
+    }
+
+    fn wait_for(&mut self, count: usize) {
+        let start = Instant::now();
+        while self.records.len() < count {
+            assert!(
+                start.elapsed() < Duration::from_secs(120),
+                "{} of {count} records; {}",
+                self.records.len(),
+                self.logs()
+            );
+            self.control
+                .wait_records(Duration::from_millis(50))
+                .unwrap();
+            self.drain();
+        }
+    }
+
+    fn logs(&self) -> String {
+        let read = |index: usize| {
+            std::fs::read_to_string(self.folder.path().join(format!("log-{index}")))
+                .unwrap_or_default()
+        };
+        (0..self.programs.len())
+            .map(read)
+            .collect::<Vec<_>>()
+            .join("---\n")
+    }
+
+    /// Says that the run is over; every program that is left ends well.
+    fn finish(mut self) -> BTreeMap<Ticket, GroupRecord> {
+        self.control.stop();
+        for program in &mut self.programs {
+            let status = program.wait().unwrap();
+            assert!(status.success() || status.code().is_none(), "{status}");
+        }
+        std::mem::take(&mut self.records)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        for program in &mut self.programs {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
+    }
+}
+
+fn signal(program: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &program.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+fn generated(rollouts: &[&[&str]], tickets: u64) -> BTreeMap<Ticket, GroupRecord> {
+    let mut run = Run::new();
+    rollouts.iter().for_each(|flags| run.start(flags));
+    run.open(0..tickets);
+    run.wait_for(usize::try_from(tickets).unwrap());
+    run.finish()
+}
+
+#[test]
+fn records_do_not_depend_on_rows_or_on_who_generates() {
+    let one = generated(&[&["--rows", "1"]], 14);
+    let many = generated(&[&["--rows", "16"], &["--rows", "5"]], 14);
+    assert_eq!(one, many);
+    // Each epoch has the seven samples once; the bad ones are answered without responses.
+    for epoch in [0..7, 7..14] {
+        let mut ids: Vec<&str> = epoch
+            .clone()
+            .map(|ticket| one[&Ticket(ticket)].sample_id.as_str())
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["a", "b", "broken", "c", "d", "long", "mismatch"]);
+        for ticket in epoch {
+            let record = &one[&Ticket(ticket)];
+            let is_bad = ["broken", "long", "mismatch"].contains(&record.sample_id.as_str());
+            assert_eq!(
+                record.responses.len(),
+                if is_bad { 0 } else { 3 },
+                "{}",
+                record.sample_id
+            );
+            for response in &record.responses {
+                let has_image = ["a", "c"].contains(&record.sample_id.as_str());
+                assert_eq!(response.logprobs != response.blank_logprobs, has_image);
+            }
+        }
+    }
+}
+
+#[test]
+fn new_weights_are_used_from_the_next_ticket_on() {
+    let mut run = Run::new();
+    run.start(&[]);
+    run.open(0..7);
+    run.wait_for(7);
+    for version in 1..4 {
+        run.publish(version);
+        run.open(version * 7..version * 7 + 7);
+        run.wait_for(usize::try_from(version * 7 + 7).unwrap());
+    }
+    let log = run.logs();
+    assert!(log.contains("skipped sample broken"), "{log}");
+    for (ticket, record) in run.finish() {
+        for response in &record.responses {
+            let versions = (response.first_version.0, response.last_version.0);
+            assert_eq!(versions, (ticket.0 / 7, ticket.0 / 7), "ticket {ticket}");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_rollout_gives_its_tickets_back() {
+    let mut run = Run::new();
+    run.start(&[ENDLESS, "--rows", "2"]);
+    run.open(0..20);
+    let start = Instant::now();
+    while !(0..20)
+        .any(|ticket| matches!(run.control.ticket(Ticket(ticket)), TicketState::Held { .. }))
+    {
+        assert!(start.elapsed() < Duration::from_secs(60), "{}", run.logs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(&run.programs[0], "TERM");
+    assert!(run.programs[0].wait().unwrap().success(), "{}", run.logs());
+    run.drain();
+    for ticket in (0..20)
+        .map(Ticket)
+        .filter(|ticket| !run.records.contains_key(ticket))
+    {
+        assert!(
+            matches!(run.control.ticket(ticket), TicketState::Open),
+            "ticket {ticket}: {:?}",
+            run.control.ticket(ticket)
+        );
+    }
+    // Another one goes on.
+    run.start(&[]);
+    run.wait_for(20);
+    run.finish();
+}
+
+#[test]
+fn a_killed_rollout_loses_nothing_and_repeats_nothing() {
+    let expected = generated(&[&[]], 42);
+    let mut run = Run::new();
+    run.open(0..42);
+    for kill_after in [5, 12, 20, 31] {
+        run.start(&["--rows", "4"]);
+        run.wait_for(kill_after);
+        run.programs.last_mut().unwrap().kill().unwrap();
+        run.programs.last_mut().unwrap().wait().unwrap();
+    }
+    run.start(&[]);
+    run.wait_for(42);
+    assert_eq!(run.finish(), expected);
+}
+
+fn fails(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_rollout"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn what_the_user_must_mend_is_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run").to_str().unwrap().to_owned();
+    let model = fixtures().join("model").to_str().unwrap().to_owned();
+    assert!(fails(&["--run-dir", &run, "--model", "/nowhere"]).contains("/nowhere"));
+    assert!(fails(&["--run-dir", &run, "--data", "/nowhere.parquet"]).contains("/nowhere.parquet"));
+    for engine in ["cuda", "trt"] {
+        let text = fails(&["--run-dir", &run, "--engine", engine]);
+        assert!(
+            text.contains(engine)
+                && text.contains("libonnxruntime_providers_")
+                && text.contains("wheel"),
+            "{text}"
+        );
+    }
+    assert!(
+        !Path::new(&run).exists(),
+        "a start that failed left a run folder behind"
+    );
+    assert!(
+        fails(&["eval", "--model", &model, "--data", "/nowhere.jsonl"]).contains("/nowhere.jsonl")
+    );
+    assert!(fails(&["eval", "--model", "/nowhere", "--data", "x"]).contains("/nowhere"));
+    assert!(fails(&["eval", "--run-dir", &run, "--data", "x"]).contains("no weights"));
+}
