@@ -55,7 +55,7 @@ fn bench(criterion: &mut Criterion) {
         }
         let mut scorer = Sampler::new(sampling);
         group.bench_function("score", |bencher| {
-            bencher.iter(|| black_box(scorer.score(&row, 9)))
+            bencher.iter(|| black_box(scorer.score(&row, 9)));
         });
         group.finish();
     }

@@ -62,7 +62,7 @@ pub fn run(
     let run_dir = config.run.run_dir;
     run_dir::create(&run_dir)?;
     let Some(seat) = Seat::join(&run_dir, &|| stop.is_raised(), &mut |waiting| {
-        say_waiting(waiting, &run_dir)
+        say_waiting(waiting, &run_dir);
     })?
     else {
         return Ok(());
@@ -235,17 +235,14 @@ fn first_version(seat: &Seat, stop: &Stop) -> Result<bool> {
 
 fn say_waiting(waiting: Waiting, run_dir: &Path) {
     let run_dir = run_dir.display();
-    match waiting {
-        Waiting::NoLearner => {
-            tracing::info!("waiting for a learner: start `learner --run-dir {run_dir}`")
+    let line = match waiting {
+        Waiting::NoLearner => format!("waiting for a learner: start `learner --run-dir {run_dir}`"),
+        Waiting::Finished => {
+            format!("the run in {run_dir} is over; waiting for a learner that goes on with it")
         }
-        Waiting::Finished => tracing::info!(
-            "the run in {run_dir} is over; waiting for a learner that goes on with it"
+        Waiting::OtherMachine => format!(
+            "the run in {run_dir} was left by another machine or boot; waiting for a learner here to take it over"
         ),
-        Waiting::OtherMachine => {
-            tracing::info!(
-                "the run in {run_dir} was left by another machine or boot; waiting for a learner here to take it over"
-            );
-        }
-    }
+    };
+    tracing::info!("{line}");
 }

@@ -108,6 +108,7 @@ mod tests {
             max_rows in 1_usize..9,
             groups in prop::collection::vec((prop::collection::vec(1_usize..7, 1..6), 0_usize..4), 1..12),
         ) {
+            let lengths_of = |seat: Seat| groups[usize::try_from(seat.group).unwrap()].0[seat.response];
             let mut schedule = Schedule::new(max_rows);
             let mut contents: Vec<Seat> = Vec::new(); // what a cache would hold, row by row
             let mut steps: HashMap<Seat, usize> = HashMap::new();
@@ -132,7 +133,7 @@ mod tests {
                 for &seat in schedule.rows() { *steps.entry(seat).or_default() += 1; }
                 for row in (0..schedule.rows().len()).rev() {
                     let seat = schedule.rows()[row];
-                    if steps[&seat] == groups[seat.group as usize].0[seat.response] {
+                    if steps[&seat] == lengths_of(seat) {
                         if let Some(source) = schedule.finish(row) { contents[row] = contents[source]; }
                         contents.pop();
                     }
@@ -146,7 +147,7 @@ mod tests {
             prop_assert_eq!(order.len(), groups.iter().map(|(lengths, _)| lengths.len()).sum::<usize>());
             prop_assert!(order.is_sorted_by_key(|seat| (seat.group, seat.response)));
             for (seat, count) in steps {
-                prop_assert_eq!(count, groups[seat.group as usize].0[seat.response]);
+                prop_assert_eq!(count, lengths_of(seat));
             }
         }
     }
