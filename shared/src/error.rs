@@ -45,7 +45,7 @@ pub enum Error {
         got: String,
     },
     /// A ring whose positions or frames make no sense.
-    #[error("ring {} is damaged at byte {position}: {reason}; drop what is unread, its tickets are issued again", path.display())]
+    #[error("ring {} is damaged at byte {position}: {reason}; stop both programs and delete it, its groups are generated again", path.display())]
     CorruptRing {
         /// The file; empty for a ring on the heap.
         path: PathBuf,

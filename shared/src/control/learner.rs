@@ -101,11 +101,17 @@ impl LearnerControl {
     pub fn reopen_dead(&mut self, already_have: &dyn Fn(Ticket) -> bool) -> Result<Vec<Ticket>> {
         let board = self.page.board();
         let seats = self.page.seats();
+        // Asking the system about a process is slow, and a process holds many tickets.
+        let mut alive = HashSet::new();
         let mut dead = HashSet::new();
         let mut reopened = Vec::new();
         for (ticket, state) in board.unfinished() {
             let Entry::Held(holder) = state else { continue };
+            if alive.contains(&holder) {
+                continue;
+            }
             if !dead.contains(&holder) && seats.is_holding(holder) {
+                alive.insert(holder);
                 continue;
             }
             dead.insert(holder);

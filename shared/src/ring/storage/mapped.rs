@@ -75,7 +75,8 @@ impl Mapped {
         let body_bytes = body_bytes.next_multiple_of(WORD_BYTES);
         let file = run_dir::create_file(path)?;
         run_dir::allocate(&file, path, (HEADER_BYTES + body_bytes) as u64)?;
-        let storage = Storage::Mapped(Self::map(file, path)?);
+        let mapped = file.try_clone().map_err(Error::io("open", path))?;
+        let storage = Storage::Mapped(Self::map(mapped, path)?);
         storage
             .header(MAGIC)
             .store(u64::from_le_bytes(format.magic), Ordering::Relaxed);
@@ -86,7 +87,8 @@ impl Mapped {
             .header(BODY_BYTES)
             .store(body_bytes as u64, Ordering::Relaxed);
         fill(&storage);
-        Ok(())
+        // The mapping's pages are the file's, so this writes them too.
+        run_dir::sync(&file, path)
     }
 
     /// Maps a file that exists, if it is of this format and as long as it says.
