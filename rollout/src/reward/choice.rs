@@ -12,8 +12,7 @@ pub(super) fn choice_of(gold: &str) -> Option<char> {
         .trim();
     let is_upper = gold
         .chars()
-        .filter(char::is_ascii_alphabetic)
-        .last()
+        .rfind(char::is_ascii_alphabetic)
         .is_some_and(|c| c.is_ascii_uppercase());
     let mut letters = inner.chars();
     match (letters.next(), letters.next()) {

@@ -67,14 +67,24 @@ fn enclosing<'a>(text: &'a str, mut found: Found<'a>) -> Found<'a> {
 /// The last box whose name starts before `end`; it may close behind it.
 fn opened_before(text: &str, end: usize) -> Option<Found<'_>> {
     let head = text.get(..end)?;
-    let start = ["\\boxed", "\\fbox"]
-        .iter()
-        .filter_map(|name| head.rfind(name))
-        .max()?;
-    let after = text.get(start..)?;
-    let after_name = after
-        .strip_prefix("\\boxed")
-        .or_else(|| after.strip_prefix("\\fbox"))?;
+    // From the back, both names at once: the first that fits ends the search.
+    let mut boxes = head.rmatch_indices("box").filter_map(|(position, _)| {
+        let before = head.get(..position)?;
+        let is_fbox = before.ends_with("\\f");
+        let start = if is_fbox {
+            position - 2
+        } else {
+            before.strip_suffix('\\')?.len()
+        };
+        let after = text.get(position + "box".len()..)?;
+        let after = if is_fbox {
+            after
+        } else {
+            after.strip_prefix("ed")?
+        };
+        Some((start, after))
+    });
+    let (start, after_name) = boxes.next()?;
     let content = after_name.trim_start().strip_prefix('{')?;
     let length = closing_brace(content)?;
     let content_start = text.len() - content.len();

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`score`]: the parts and their weighted sum
 //! - `extract`: the last `\boxed{}` of a response
-//! - `equivalence`: are two answers the same answer; `answer` and `choice`: what kind of answer it is
+//! - `equivalence`: are two answers the same answer; `answer`, `read` and `choice`: what kind of answer it is
 //! - `math`: LaTeX to an expression tree to a canonical form, every step bounded
 //! - `format`: `<think> ... </think> ... \boxed{}`
 //! - `overlong`: DAPO's linear punishment
@@ -18,6 +18,7 @@ mod extract;
 mod format;
 mod math;
 mod overlong;
+mod read;
 
 use shared::config::RolloutArgs;
 use shared::record::Reward;

@@ -4,9 +4,10 @@ use num_bigint::BigInt;
 use num_rational::{BigRational, Rational64};
 use num_traits::{One as _, Signed as _, ToPrimitive as _, Zero as _};
 
-use super::canonical::{Atom, Value};
+use super::canonical::Value;
+use super::expr::{Expr, Function};
 use super::factor::factor;
-use super::parse::{Expr, Function};
+use super::sum::Atom;
 use super::{Fuel, Stop};
 
 /// Degrees of roots.

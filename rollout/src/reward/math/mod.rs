@@ -2,16 +2,19 @@
 //!
 //! # Layout
 //! - `text`: characters folded, spacing commands gone, wrappers opened
-//! - `token`, `parse`: an expression tree, with limits on its bytes, tokens and depth
-//! - `canonical`: `sum of q * p1^e1 * ... * pi^k * x^n ...` over a denominator, exact; two values are equal when their cross products are
+//! - `token`, `expr`, `parse`, `number`: an expression tree, with limits on its bytes, tokens and depth
+//! - `sum`, `canonical`: `sum of q * p1^e1 * ... * pi^k * x^n ...` over a denominator, exact; two values are equal when their cross products are
 //! - `evaluate`: tree to canonical form, paid for in fuel
 //! - `factor`: prime factors, for surds
 //! - `units`: cm, square feet, degrees
 
 pub(super) mod canonical;
 pub(super) mod evaluate;
+pub(super) mod expr;
 pub(super) mod factor;
+pub(super) mod number;
 pub(super) mod parse;
+pub(super) mod sum;
 pub(super) mod text;
 pub(super) mod token;
 pub(super) mod units;

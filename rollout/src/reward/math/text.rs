@@ -110,7 +110,6 @@ fn fold(c: char, out: &mut String) -> Option<()> {
         '×' => out.push_str("\\times "),
         '·' | '⋅' | '∙' => out.push_str("\\cdot "),
         '÷' => out.push('/'),
-        '√' => out.push_str("√"),
         'π' => out.push_str("\\pi "),
         '°' | 'º' => out.push_str("\\degree "),
         '²' => out.push_str("^{2}"),

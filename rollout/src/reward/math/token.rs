@@ -77,7 +77,7 @@ pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
                 kind,
                 is_spaced,
                 is_text,
-            })
+            });
         };
         match c {
             '\\' => {
