@@ -1,0 +1,63 @@
+//! Resident memory does not grow with the number of passes or of new weights. Alone in its process: others' memory
+//! would count too.
+#![allow(missing_docs, reason = "a test binary")]
+#![allow(dead_code, reason = "the parity tests use the rest of the set-up")]
+
+#[path = "parity/setup.rs"]
+mod setup;
+
+use rollout::engine::{EngineKind, EngineLoader};
+use setup::Setup;
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 4096
+}
+
+#[test]
+fn resident_memory_is_flat_over_passes_and_over_new_weights() {
+    let mut setup = Setup::new();
+    let prompts = setup.prompts.clone();
+    let starts: Vec<_> = prompts
+        .iter()
+        .map(|prompt| setup.start(prompt).with_response(&prompt.responses[0]))
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("model.safetensors");
+    let checkpoint = models::checkpoint::Checkpoint::open(&setup.fixtures.model()).unwrap();
+    models::checkpoint::write_f32(&weights, &checkpoint, &setup.config).unwrap();
+    let loader = EngineLoader::new(&setup.config, 2, EngineKind::Cpu).unwrap();
+    let mut seen = Vec::new();
+    for round in 0..24 {
+        for rows in [1, 3, 8, 2, 5] {
+            let batch: Vec<_> = starts
+                .iter()
+                .cycle()
+                .skip(round)
+                .take(rows)
+                .cloned()
+                .collect();
+            setup.forward(&batch);
+        }
+        for prompt in prompts.iter().filter(|prompt| !prompt.images.is_empty()) {
+            setup.start(prompt);
+        }
+        setup.model = loader.load(&weights).unwrap();
+        seen.push(resident_bytes());
+    }
+    // What the allocator holds back goes up and down by some MiB; a leak lifts the low points.
+    let low = |rounds: std::ops::Range<usize>| seen[rounds].iter().copied().min().unwrap();
+    let (early, late) = (low(8..16), low(16..24));
+    println!(
+        "resident: {} MiB in rounds 8 to 15, {} MiB in rounds 16 to 23",
+        early >> 20,
+        late >> 20
+    );
+    assert!(late < early + (6 << 20), "{seen:?}");
+}
