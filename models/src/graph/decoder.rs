@@ -161,5 +161,5 @@ fn norm(
     x: &Value,
 ) -> Result<Value> {
     let weight = weights.tensor(graph, name)?;
-    Ok(graph.rms_norm(x, &weight, config.rms_norm_eps as f32))
+    Ok(graph.rms_norm(x, &weight, super::to_f32(config.rms_norm_eps)))
 }

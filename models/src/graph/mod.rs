@@ -34,3 +34,12 @@ pub fn decoder(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
 pub fn vision(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
     vision::build(config, layout)
 }
+
+/// A number of config.json in the precision that the graph computes in.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounding to f32 is what is meant"
+)]
+fn to_f32(setting: f64) -> f32 {
+    setting as f32
+}

@@ -33,7 +33,7 @@ pub fn text_rotation(
         )));
     }
     graph.scope("rope");
-    let frequencies = inverse_frequencies(config.head_dim, config.rope_theta as f32);
+    let frequencies = inverse_frequencies(config.head_dim, super::to_f32(config.rope_theta));
     let mut by_axis = vec![0.0; 3 * half]; // [3, 1, 1, D/2], zero where another axis has the frequency
     let axes = config
         .mrope_section
