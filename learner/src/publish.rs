@@ -27,6 +27,6 @@ pub fn publish(
     })
     .context("nothing was published, the rollouts keep the last version")?;
     control.publish(version);
-    weights::prune(run_dir, KEEP)?;
+    weights::prune(run_dir, version, KEEP)?;
     Ok(path)
 }

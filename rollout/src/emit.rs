@@ -68,10 +68,13 @@ pub struct Summary {
 }
 
 /// Sums of the policy version that records come from now.
+#[derive(Default)]
 struct Window {
     version: PolicyVersion,
     sums: Sums,
+    /// The engine's counters at the end of the window before, and at the last record of this one.
     start: Counted,
+    end: Counted,
 }
 
 impl Emitter<'_> {
@@ -81,23 +84,24 @@ impl Emitter<'_> {
     /// A ring or a metrics file that cannot be written.
     pub fn run(mut self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<Summary> {
         let mut total = Sums::default();
-        let mut window = Window {
-            version: PolicyVersion::default(),
-            sums: Sums::default(),
-            start: Counted::default(),
-        };
+        let mut window = Window::default();
         let mut noted = Instant::now();
         while !is_stopping() {
             match receive(&self.outcomes) {
                 Received::Message(outcome) => {
+                    let mut counted = None;
                     let record = match outcome {
-                        Outcome::Finished(finished) => self.record(*finished),
+                        Outcome::Finished(finished) => {
+                            counted = Some(finished.counted);
+                            self.record(*finished)
+                        }
                         Outcome::Skipped(skipped) => Err(skipped),
                     };
                     let record = match record {
                         Ok(record) => {
                             self.turn_page(&mut window, &mut total, version_of(&record))?;
                             window.sums.add(&record);
+                            window.end = counted.unwrap_or(window.end);
                             record
                         }
                         Err(skipped) => {
@@ -162,9 +166,8 @@ impl Emitter<'_> {
         if version <= window.version {
             return Ok(());
         }
-        let now = self.counters.now();
         if window.sums.groups + window.sums.skipped > 0 {
-            let counted = now.since(window.start);
+            let counted = window.end.since(window.start);
             self.metrics
                 .log(window.version.0, &window.sums.metrics(&counted))
                 .context("metrics")?;
@@ -175,7 +178,8 @@ impl Emitter<'_> {
         *window = Window {
             version,
             sums: Sums::default(),
-            start: now,
+            start: window.end,
+            end: window.end,
         };
         Ok(())
     }

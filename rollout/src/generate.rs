@@ -99,6 +99,7 @@ impl Generator<'_> {
                 let finished = Finished {
                     prepared,
                     responses: group.responses,
+                    counted: self.counters.now(),
                 };
                 if !send(
                     &self.outcomes,

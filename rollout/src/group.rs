@@ -8,6 +8,7 @@ use shared::record::{GroupRecord, ImageRecord, ResponseRecord};
 use crate::claim::Prepared;
 use crate::engine::Response;
 use crate::reward::{self, RewardConfig};
+use crate::stats::Counted;
 
 /// A group whose responses have all ended, with what it was asked.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Finished {
     pub prepared: Prepared,
     /// G responses in order of their index.
     pub responses: Vec<Response>,
+    /// The engine's counters when the last of them ended.
+    pub counted: Counted,
 }
 
 /// Turns groups into records.

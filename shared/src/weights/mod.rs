@@ -33,14 +33,18 @@ pub fn versions(run_dir: &Path) -> Result<Vec<PolicyVersion>> {
     Ok(versions)
 }
 
-/// Removes all versions but the `keep` highest, and what an interrupted publication left; returns the removed versions.
+/// Removes all versions but `current` and the `keep - 1` before it, and what an interrupted publication left; returns the
+/// removed versions. Those after `current` are of a learner that went further and died: this one went back.
 /// Processes that have an old one mapped keep it until they let go. Only the publisher may call it.
-pub fn prune(run_dir: &Path, keep: usize) -> Result<Vec<PolicyVersion>> {
+pub fn prune(run_dir: &Path, current: PolicyVersion, keep: usize) -> Result<Vec<PolicyVersion>> {
     for version in begun(run_dir)? {
         remove_temporaries(&folder(run_dir, version))?;
     }
-    let mut versions = versions(run_dir)?;
+    let (mut versions, overtaken): (Vec<_>, Vec<_>) = versions(run_dir)?
+        .into_iter()
+        .partition(|version| *version <= current);
     versions.truncate(versions.len().saturating_sub(keep));
+    versions.extend(overtaken);
     for version in &versions {
         // The file first, so that an interrupted removal leaves no folder that looks complete.
         let file = path(run_dir, *version);
@@ -157,7 +161,7 @@ mod tests {
         }
         assert_eq!(newest(run.path()).unwrap(), Some(PolicyVersion(11)));
         assert_eq!(
-            prune(run.path(), 2).unwrap(),
+            prune(run.path(), PolicyVersion(11), 2).unwrap(),
             [PolicyVersion(0), PolicyVersion(2)]
         );
         assert_eq!(
@@ -165,7 +169,21 @@ mod tests {
             [PolicyVersion(3), PolicyVersion(11)]
         );
         assert_eq!(fs::read_dir(&begun).unwrap().count(), 0);
-        assert_eq!(prune(run.path(), 5).unwrap(), []);
+        assert_eq!(prune(run.path(), PolicyVersion(11), 5).unwrap(), []);
+    }
+
+    #[test]
+    fn a_learner_that_went_back_keeps_what_it_published() {
+        let run = tempfile::tempdir().unwrap();
+        for version in [14, 16, 17, 15] {
+            write(run.path(), version, 0);
+        }
+        let current = PolicyVersion(15);
+        assert_eq!(
+            prune(run.path(), current, 2).unwrap(),
+            [PolicyVersion(16), PolicyVersion(17)]
+        );
+        assert_eq!(newest(run.path()).unwrap(), Some(current));
     }
 
     #[test]
