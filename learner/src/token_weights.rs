@@ -86,8 +86,26 @@ impl TokenWeights {
         spans: &[Range<usize>],
         settings: &TorSettings,
     ) -> Self {
-        let is_reasoning = top_tokens(entropies, spans, settings.rho_reasoning, settings);
-        let is_perception = top_tokens(sensitivities, spans, settings.rho_perception, settings);
+        let (is_reasoning, is_perception) = rayon::join(
+            || {
+                top_tokens(
+                    entropies,
+                    spans,
+                    settings.rho_reasoning,
+                    settings.scope,
+                    settings.ties,
+                )
+            },
+            || {
+                top_tokens(
+                    sensitivities,
+                    spans,
+                    settings.rho_perception,
+                    settings.scope,
+                    settings.ties.other(),
+                )
+            },
+        );
         let weights = is_reasoning
             .iter()
             .zip(&is_perception)
@@ -174,14 +192,15 @@ fn top_tokens(
     scores: &[f32],
     spans: &[Range<usize>],
     rho: f64,
-    settings: &TorSettings,
+    scope: TorScope,
+    ties: Ties,
 ) -> Vec<bool> {
-    match settings.scope {
-        TorScope::Batch => top_share(scores, rho, settings.ties, 0),
+    match scope {
+        TorScope::Batch => top_share(scores, rho, ties, 0),
         TorScope::Response => {
             let mut members = vec![false; scores.len()];
             for span in spans {
-                let top = top_share(&scores[span.clone()], rho, settings.ties, span.start);
+                let top = top_share(&scores[span.clone()], rho, ties, span.start);
                 members[span.clone()].copy_from_slice(&top);
             }
             members
@@ -220,6 +239,18 @@ mod tests {
 
     fn count(members: &[bool]) -> usize {
         members.iter().filter(|member| **member).count()
+    }
+
+    #[test]
+    fn ties_fall_independently_in_the_two_sets() {
+        let zeros = vec![0.0; 10_000];
+        let settings = settings(0.3, TorScope::Batch, Ties::Shuffle { seed: 5 });
+        let spans = [0..5_000, 5_000..10_000];
+        let shares = TokenWeights::from_scores(&zeros, &zeros, &spans, &settings)
+            .shares
+            .unwrap();
+        assert_eq!((shares.reasoning, shares.perception), (0.3, 0.3));
+        assert!((shares.overlap - 0.09).abs() < 0.02, "{shares:?}");
     }
 
     proptest! {

@@ -1,6 +1,5 @@
 //! The top share of a list of scores: partial selection, with an exact cut through ties.
 
-use rayon::prelude::*;
 use shared::config::TorTies;
 
 use crate::numbers::{low_half, whole};
@@ -28,6 +27,15 @@ impl Ties {
             TorTies::Threshold => Self::Threshold,
         }
     }
+
+    /// The same rule with another permutation, so that a token that is lucky in one set is not so in the other.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Shuffle { seed } => Self::Shuffle { seed: !seed },
+            Self::LowerIndex | Self::Threshold => self,
+        }
+    }
 }
 
 /// Membership of the `ceil(rho * N)` highest of `scores` [N]; `first_index` is the flat index of the first one.
@@ -39,23 +47,20 @@ pub(super) fn top_share(scores: &[f32], rho: f64, ties: Ties, first_index: usize
     if num_top == scores.len() {
         return vec![true; scores.len()];
     }
-    let keys = |mask: u64| {
-        move |(index, &score): (usize, &f32)| key(score, first_index + index, ties) & mask
-    };
+    let keys: Vec<u64> = scores
+        .iter()
+        .zip(first_index..)
+        .map(|(&score, index)| key(score, index, ties))
+        .collect();
     // A partial selection, linear in N: the sets don't care about the order within.
-    let mut ordered: Vec<u64> = scores.par_iter().enumerate().map(keys(u64::MAX)).collect();
+    let mut ordered = keys.clone();
     let (_, &mut last_key, _) = ordered.select_nth_unstable(num_top - 1);
-    let mask = if ties == Ties::Threshold {
-        u64::MAX << 32
+    let last_key = if ties == Ties::Threshold {
+        last_key | u64::from(u32::MAX)
     } else {
-        u64::MAX
+        last_key
     };
-    scores
-        .par_iter()
-        .enumerate()
-        .map(keys(mask))
-        .map(|key| key <= last_key & mask)
-        .collect()
+    keys.into_iter().map(|key| key <= last_key).collect()
 }
 
 /// Orders a token: the score in the upper half (higher scores first), the tie rank in the lower half. The rank is a

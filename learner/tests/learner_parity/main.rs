@@ -195,7 +195,7 @@ fn gradients_and_adamw_step_match() {
             let (relative, worst) =
                 gradient_difference(&got, &reference.f32(&format!("{name}.grad.{parameter}")));
             assert!(
-                relative < 1e-3 && worst < 5e-4,
+                (relative < 1e-3 && worst < 5e-4) || worst < 1e-6,
                 "{name}, gradient of {parameter}: {relative:e}, {worst:e}"
             );
         }
