@@ -1,6 +1,7 @@
 //! Whole data sets through files, good, bad and mutated.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -176,9 +177,9 @@ fn limits_are_kept_before_anything_is_allocated() {
     assert!(with(|limits| limits.cache_bytes = 0).is_ok());
 }
 
-/// A data set of one byte changed is rows or an error; never a panic, and none that the parquet crate had to be caught in.
+/// Every third byte of each file, each file another third. A data set of one byte changed is rows or an error; never a panic, and none that the parquet crate had to be caught in.
 #[test]
-fn every_byte_mutated() {
+fn bytes_mutated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train.parquet");
     let properties = [
@@ -193,15 +194,15 @@ fn every_byte_mutated() {
             .build(),
     ];
     let mut caught = 0;
-    for properties in properties {
+    for (which, properties) in properties.into_iter().enumerate() {
         write(&path, properties, 1);
         let good = fs::read(&path).unwrap();
-        for position in 0..good.len() {
+        for position in (which..good.len()).step_by(3) {
             let mut bytes = good.clone();
-            bytes[position] ^= [0x01, 0x80, 0xff][position % 3];
+            bytes[position] ^= [0x81, 0x7f][position % 2];
             caught += try_all(&path, &bytes);
         }
-        for length in (0..good.len()).step_by(5) {
+        for length in (0..good.len()).step_by(29) {
             caught += try_all(&path, &good[..length]);
         }
     }
@@ -209,7 +210,15 @@ fn every_byte_mutated() {
 }
 
 fn try_all(path: &Path, bytes: &[u8]) -> usize {
-    fs::write(path, bytes).unwrap();
+    // Not `fs::write`: it truncates first, and file systems flush a file that was truncated and written again.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
     let errors = match open(path) {
         Ok(dataset) => (0..dataset.len().min(8))
             .filter_map(|index| dataset.get(index).err())
