@@ -14,7 +14,8 @@
 // The literal of config.json is one long macro call.
 #![recursion_limit = "256"]
 
-use std::path::PathBuf;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -111,7 +112,6 @@ enum Command {
     },
 }
 
-#[allow(clippy::print_stdout, reason = "the program's results")]
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Data {
@@ -168,19 +168,20 @@ fn main() -> Result<()> {
             )?;
         }
         Command::Skeleton { out } => skeleton::write(&out)?,
-        Command::Baseline { data } => println!("{}", baseline::measure(&data)?),
+        Command::Baseline { data } => writeln!(stdout(), "{}", baseline::measure(&data)?)?,
         Command::Show { rows, seed, out } => {
             std::fs::create_dir_all(&out)?;
             let source = Source::new(Split::Train, seed);
             for row in 0..rows {
                 let (sample, _) = source.sample(row)?;
                 std::fs::write(out.join(format!("{row}.png")), &sample.png)?;
-                println!(
+                writeln!(
+                    stdout(),
                     "{row}\t{}\t{}\t{:?}",
                     sample.problem,
                     sample.work.solution(),
                     sample.token_labels()
-                );
+                )?;
             }
         }
     }
@@ -188,9 +189,8 @@ fn main() -> Result<()> {
 }
 
 /// Rows 0 to `rows` of a source; `solution` gets the sample and a number in 0..1 of its row's stream.
-#[allow(clippy::print_stdout, reason = "the program's results")]
 fn write(
-    path: &std::path::Path,
+    path: &Path,
     extra: Extra,
     source: &Source,
     rows: usize,
@@ -205,10 +205,11 @@ fn write(
             .with_context(|| format!("row {row}"))?;
     }
     let rows = table.finish()?;
-    println!(
+    writeln!(
+        stdout(),
         "{}: {rows} rows, {} bytes",
         path.display(),
         std::fs::metadata(path)?.len()
-    );
+    )?;
     Ok(())
 }
