@@ -5,7 +5,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `family` | the questions, the right way to each answer and a wrong one |
-//! | `figure`, `canvas`, `font` | drawing |
+//! | `figure`, `layout`, `canvas`, `font` | drawing |
 //! | `sample` | one row from its random numbers; the split |
 //! | `table` | parquet |
 //! | `baseline` | what the question alone gives away |
@@ -29,6 +29,7 @@ mod canvas;
 mod family;
 mod figure;
 mod font;
+mod layout;
 mod sample;
 mod skeleton;
 mod table;

@@ -6,7 +6,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::family::{Family, Work};
-use crate::figure::{self, CELLS, Label};
+use crate::figure;
+use crate::layout::{CELLS, Label};
 
 /// Of each family's value combinations, one in this many is kept for the test split.
 const TEST_SHARE: usize = 5;
