@@ -1,6 +1,13 @@
 //! Image preprocessing against the reference: `PARITY_FIXTURES` (pixel values of Hugging Face's PIL-backed processor)
 //! and tests/data/images (PIL alone; every sample layout, many resize targets).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test may stop, and says what it saw"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -186,9 +193,9 @@ fn every_layout_becomes_pils_rgb() {
                 let got = processor.decode(&bytes).unwrap();
                 let expected = rgb(&tensors, key);
                 if name.ends_with(".jpg") {
-                    assert_near(name, &got, &expected)
+                    assert_near(name, &got, &expected);
                 } else {
-                    assert_same(name, &got, &expected)
+                    assert_same(name, &got, &expected);
                 }
             });
             if outcome.is_err() {
