@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
+mod data_set;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::fixtures;
+use data_set::write_data;
 use models::checkpoint::{Checkpoint, write_f32};
 use models::config::ModelConfig;
 use shared::codec;
@@ -44,7 +46,7 @@ impl Run {
             records: BTreeMap::new(),
             programs: Vec::new(),
         };
-        run.write_data();
+        write_data(run.folder.path());
         run.publish(0);
         run
     }
@@ -65,26 +67,6 @@ impl Run {
         };
         weights::publish(&self.dir(), PolicyVersion(version), bytes.len(), fill).unwrap();
         self.control.publish(PolicyVersion(version));
-    }
-
-    /// Seven samples: four good ones, a corrupt image, one without the image that it names, one that is too long.
-    fn write_data(&self) {
-        let dir = self.folder.path();
-        for name in ["triangle.png", "gray.png"] {
-            std::fs::copy(fixtures().join("images").join(name), dir.join(name)).unwrap();
-        }
-        std::fs::write(dir.join("broken.png"), b"\x89PNG\r\n\x1a\nnothing more").unwrap();
-        let long = "x ".repeat(400);
-        let rows = [
-            r#"{"id": "a", "problem": "<image>How long?", "answer": "3", "images": ["triangle.png"]}"#.to_owned(),
-            r#"{"id": "b", "problem": "1 + 1?", "answer": "2"}"#.to_owned(),
-            r#"{"id": "broken", "problem": "<image>?", "answer": "2", "images": ["broken.png"]}"#.to_owned(),
-            r#"{"id": "c", "problem": "<image>What is it?", "answer": "5", "images": ["gray.png"]}"#.to_owned(),
-            r#"{"id": "mismatch", "problem": "no mark", "answer": "5", "images": ["gray.png"]}"#.to_owned(),
-            format!(r#"{{"id": "long", "problem": "{long}", "answer": "5"}}"#),
-            r#"{"id": "d", "problem": "2 + 2?", "answer": "4"}"#.to_owned(),
-        ];
-        std::fs::write(dir.join("data.jsonl"), rows.join("\n")).unwrap();
     }
 
     fn command(&self, flags: &[&str]) -> Command {
