@@ -183,7 +183,7 @@ mod tests {
         let mut group = cache(3, 7);
         let before = group.values.clone();
         group.copy_rows(&prompt, 1, 1..3, 4).unwrap();
-        for layer in 0..2 {
+        for (layer, before) in before.iter().enumerate() {
             for head in 0..2 {
                 for slot in 0..4 {
                     for row in 1..3 {
@@ -194,7 +194,7 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(group.values[layer][..2 * 7 * 3], before[layer][..2 * 7 * 3]);
+            assert_eq!(group.values[layer][..2 * 7 * 3], before[..2 * 7 * 3]);
         }
     }
 
