@@ -7,9 +7,11 @@
 //! | [`fixtures`] | the folder of reference values (`PARITY_FIXTURES`), its prompts and images |
 //! | [`tensors`] | a safetensors file as arrays |
 //! | [`compare`] | closeness within a tolerance |
+//! | [`programs`] | the built programs, run as a user runs them |
 
 pub mod compare;
 pub mod fixtures;
+pub mod programs;
 pub mod tensors;
 
 pub use compare::{Close, assert_close};

@@ -114,12 +114,3 @@ impl Drop for Background {
         let _ = self.child.wait();
     }
 }
-
-/// The lines of a run's metrics.jsonl.
-pub fn metrics(run_dir: &Path) -> Result<Vec<serde_json::Value>> {
-    let path = run_dir.join("metrics.jsonl");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    text.lines()
-        .map(|line| Ok(serde_json::from_str(line)?))
-        .collect()
-}

@@ -1,5 +1,4 @@
 //! Who may import whom: `models` and `shared` stand alone, `rollout` and `learner` never see each other, one engine each.
-#![allow(missing_docs, reason = "a test binary")]
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -1,0 +1,66 @@
+//! `kill -9` of either program at random moments: the run ends as if nothing had happened.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use shared::telemetry::read_metrics;
+use tests::programs::Background;
+
+use crate::run::{HANG, Run, STEPS};
+
+/// A small generator of waiting times (splitmix64): a failure can be run again by its seed.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self, at_most_ms: u64) -> Duration {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Duration::from_millis((x ^ (x >> 31)) % at_most_ms)
+    }
+}
+
+fn undisturbed() -> Result<Vec<f32>> {
+    let run = Run::new()?;
+    let rollout = run.rollout()?;
+    run.learner(&[])?.succeed(HANG)?;
+    rollout.succeed(HANG)?;
+    run.final_weights()
+}
+
+#[test]
+fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
+    let expected = undisturbed()?;
+    let mut moments = Moments(7);
+    let run = Run::new()?;
+    let mut rollout = run.rollout()?;
+    let mut learner = run.learner(&[])?;
+    for round in 0..6 {
+        std::thread::sleep(Duration::from_millis(300) + moments.next(2_500));
+        if learner.ended()? {
+            break;
+        }
+        if round % 2 == 0 {
+            rollout.kill()?;
+            rollout = run.rollout()?;
+        } else {
+            learner.kill()?;
+            learner = run.learner(&["--resume"])?;
+        }
+    }
+    finish(learner, rollout)?;
+
+    let steps: Vec<u64> = read_metrics(&run.dir().join("metrics.jsonl"))?
+        .iter()
+        .map(|row| row.step)
+        .collect();
+    assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>());
+    assert!(run.final_weights()? == expected, "the disturbed run ended with other weights");
+    Ok(())
+}
+
+fn finish(learner: Background, rollout: Background) -> Result<()> {
+    learner.succeed(HANG)?;
+    rollout.succeed(HANG)
+}
