@@ -84,7 +84,10 @@ impl Background {
                 return Ok(());
             }
             if started.elapsed() > at_most {
-                bail!("still running after {at_most:?}; its log:\n{}", self.log_text());
+                bail!(
+                    "still running after {at_most:?}; its log:\n{}",
+                    self.log_text()
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }

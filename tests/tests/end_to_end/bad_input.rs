@@ -12,9 +12,18 @@ use tests::programs::{geo_mini_data, output};
 fn complaint(program: &str, arguments: &[&str]) -> Result<String> {
     let result = output(program, arguments)?;
     let text = String::from_utf8_lossy(&result.stderr).into_owned();
-    assert!(!result.status.success(), "{program} {arguments:?} ended well:\n{text}");
-    assert!(result.status.code().is_some(), "{program} {arguments:?} was killed by a signal:\n{text}");
-    assert!(!text.contains("panicked"), "{program} {arguments:?} panicked:\n{text}");
+    assert!(
+        !result.status.success(),
+        "{program} {arguments:?} ended well:\n{text}"
+    );
+    assert!(
+        result.status.code().is_some(),
+        "{program} {arguments:?} was killed by a signal:\n{text}"
+    );
+    assert!(
+        !text.contains("panicked"),
+        "{program} {arguments:?} panicked:\n{text}"
+    );
     let line = text.lines().rfind(|line| !line.trim().is_empty());
     Ok(line.context("it said nothing")?.to_owned())
 }
@@ -44,7 +53,10 @@ fn model_with(change: impl FnOnce(Vec<u8>) -> Result<Vec<u8>>) -> Result<(TempDi
 }
 
 /// Rewrites the JSON header of a safetensors file.
-fn with_header(bytes: &[u8], change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<Vec<u8>> {
+fn with_header(
+    bytes: &[u8],
+    change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+) -> Result<Vec<u8>> {
     let (length, rest) = bytes.split_at_checked(8).context("no length")?;
     let length = usize::try_from(u64::from_le_bytes(length.try_into()?))?;
     let (header, data) = rest.split_at_checked(length).context("no header")?;
@@ -63,8 +75,14 @@ fn all_complain(model: &Path, wanted: &[&str]) -> Result<()> {
     let (run_dir, out) = (run.path().join("run"), run.path().join("onnx"));
     let data = geo_mini_data("test");
     let lines = [
-        complaint("learner", &["--run-dir", text(&run_dir), "--model", text(model)])?,
-        complaint("rollout", &["eval", "--model", text(model), "--data", text(&data)])?,
+        complaint(
+            "learner",
+            &["--run-dir", text(&run_dir), "--model", text(model)],
+        )?,
+        complaint(
+            "rollout",
+            &["eval", "--model", text(model), "--data", text(&data)],
+        )?,
         complaint("models", &["export", text(model), text(&out)])?,
     ];
     for line in lines {
@@ -105,13 +123,19 @@ fn a_tensor_of_another_shape_is_named_with_both_shapes() -> Result<()> {
     let (_folder, model) = model_with(|bytes| {
         with_header(&bytes, |header| {
             let shape = &mut header["model.layers.0.mlp.down_proj.weight"]["shape"];
-            shapes = (shape[0].as_u64().unwrap_or(0), shape[1].as_u64().unwrap_or(0));
+            shapes = (
+                shape[0].as_u64().unwrap_or(0),
+                shape[1].as_u64().unwrap_or(0),
+            );
             *shape = serde_json::json!([shapes.1, shapes.0]);
         })
     })?;
     let expected = format!("[{}, {}]", shapes.0, shapes.1);
     let got = format!("[{}, {}]", shapes.1, shapes.0);
-    all_complain(&model, &["model.layers.0.mlp.down_proj.weight", &expected, &got])
+    all_complain(
+        &model,
+        &["model.layers.0.mlp.down_proj.weight", &expected, &got],
+    )
 }
 
 #[test]
@@ -120,7 +144,15 @@ fn an_unknown_key_is_named_with_its_file() -> Result<()> {
     let file = folder.path().join("settings.toml");
     fs::write(&file, "[learner]\nbeat = 0.5\n")?;
     for program in ["learner", "rollout"] {
-        let line = complaint(program, &["--config", text(&file), "--run-dir", text(&folder.path().join("run"))])?;
+        let line = complaint(
+            program,
+            &[
+                "--config",
+                text(&file),
+                "--run-dir",
+                text(&folder.path().join("run")),
+            ],
+        )?;
         assert_says(&line, &["settings.toml", "beat", "beta"]);
     }
     Ok(())
@@ -131,7 +163,16 @@ fn a_malformed_data_set_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("train.parquet");
     fs::write(&file, b"PAR1 this is no parquet file PAR1")?;
-    let line = complaint("rollout", &["eval", "--data", text(&file), "--model", text(&Fixtures::open()?.model())])?;
+    let line = complaint(
+        "rollout",
+        &[
+            "eval",
+            "--data",
+            text(&file),
+            "--model",
+            text(&Fixtures::open()?.model()),
+        ],
+    )?;
     assert_says(&line, &["train.parquet"]);
     Ok(())
 }
@@ -140,8 +181,22 @@ fn a_malformed_data_set_is_named() -> Result<()> {
 fn engines_without_their_libraries_name_them() -> Result<()> {
     let model = Fixtures::open()?.model();
     let data = geo_mini_data("test");
-    for (engine, library) in [("cuda", "libonnxruntime_providers_cuda.so"), ("trt", "libonnxruntime_providers_tensorrt.so")] {
-        let line = complaint("rollout", &["eval", "--engine", engine, "--data", text(&data), "--model", text(&model)])?;
+    for (engine, library) in [
+        ("cuda", "libonnxruntime_providers_cuda.so"),
+        ("trt", "libonnxruntime_providers_tensorrt.so"),
+    ] {
+        let line = complaint(
+            "rollout",
+            &[
+                "eval",
+                "--engine",
+                engine,
+                "--data",
+                text(&data),
+                "--model",
+                text(&model),
+            ],
+        )?;
         assert_says(&line, &[library, "onnxruntime-gpu"]);
     }
     Ok(())

@@ -56,7 +56,10 @@ fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
         .map(|row| row.step)
         .collect();
     assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>());
-    assert!(run.final_weights()? == expected, "the disturbed run ended with other weights");
+    assert!(
+        run.final_weights()? == expected,
+        "the disturbed run ended with other weights"
+    );
     Ok(())
 }
 

@@ -20,7 +20,11 @@ for name in ("vision", "decoder"):
 fn export(model: &Path, out: &Path) -> Result<()> {
     let path = |path: &Path| path.to_str().map(str::to_owned).context("UTF-8 path");
     let result = output("models", &["export", &path(model)?, &path(out)?])?;
-    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    assert!(
+        result.status.success(),
+        "{}",
+        String::from_utf8_lossy(&result.stderr)
+    );
     Ok(())
 }
 
@@ -33,7 +37,11 @@ fn the_exported_folder_passes_the_checker_and_opens() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("onnx");
     export(&Fixtures::open()?.model(), &out)?;
-    let result = Command::new(python).arg("-c").arg(CHECK).arg(&out).output()?;
+    let result = Command::new(python)
+        .arg("-c")
+        .arg(CHECK)
+        .arg(&out)
+        .output()?;
     let text = String::from_utf8_lossy(&result.stderr);
     assert!(result.status.success(), "{text}");
     Ok(())

@@ -65,7 +65,10 @@ impl Run {
     pub(crate) fn rollout(&self) -> Result<Background> {
         let mut arguments = self.arguments()?;
         let data = geo_mini_data("train");
-        arguments.extend(["--data".into(), data.to_str().context("UTF-8 path")?.to_owned()]);
+        arguments.extend([
+            "--data".into(),
+            data.to_str().context("UTF-8 path")?.to_owned(),
+        ]);
         self.start("rollout", &arguments, &[])
     }
 
