@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tests::Fixtures;
-use tests::programs::{geo_mini_data, output};
+use tests::programs::{geo_mini, geo_mini_data, output, program};
+
+use crate::run::{HANG, Run, STEPS};
 
 /// Runs a program that must fail, and gives its last line of standard error.
 fn complaint(program: &str, arguments: &[&str]) -> Result<String> {
@@ -199,5 +202,157 @@ fn engines_without_their_libraries_name_them() -> Result<()> {
         )?;
         assert_says(&line, &[library, "onnxruntime-gpu"]);
     }
+    Ok(())
+}
+
+#[test]
+fn a_run_folder_in_use_is_refused() -> Result<()> {
+    let run = Run::new(STEPS)?;
+    let first = run.learner(&[])?; // waits for a rollout
+    while !run.dir().join("control").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let line = complaint(
+        "learner",
+        &["--run-dir", text(&run.dir()), "--model", text(&geo_mini())],
+    )?;
+    assert_says(&line, &["in use", text(&run.dir())]);
+    first.kill()
+}
+
+#[test]
+fn a_ring_of_another_layout_version_is_refused() -> Result<()> {
+    let run = Run::new(STEPS)?;
+    let rollout = run.rollout()?;
+    run.learner(&[])?.succeed(HANG)?;
+    rollout.succeed(HANG)?;
+    let ring = fs::read_dir(run.dir().join("rings"))?
+        .next()
+        .context("the run made no ring")??
+        .path();
+    let mut bytes = fs::read(&ring)?;
+    let version = bytes.get_mut(8).context("a header")?; // behind the magic
+    *version = version.wrapping_add(1);
+    fs::write(&ring, bytes)?;
+
+    let more = (STEPS + 1).to_string();
+    let line = complaint(
+        "learner",
+        &["--run-dir", text(&run.dir()), "--resume", "--steps", &more],
+    )?;
+    assert_says(&line, &["version", text(&ring)]);
+    Ok(())
+}
+
+#[test]
+fn prompts_that_are_too_long_are_counted_not_cut() -> Result<()> {
+    let data = geo_mini_data("test");
+    let result = output(
+        "rollout",
+        &[
+            "eval",
+            "--greedy",
+            "--limit",
+            "3",
+            "--max-prompt-tokens",
+            "10",
+            "--data",
+            text(&data),
+            "--model",
+            text(&geo_mini()),
+        ],
+    )?;
+    let said = String::from_utf8_lossy(&result.stderr).into_owned()
+        + &String::from_utf8_lossy(&result.stdout);
+    assert_says(&said, &["3 were skipped", "45 tokens", "10 allowed"]);
+    Ok(())
+}
+
+#[test]
+fn broken_samples_inside_a_good_data_set_are_skipped_counted_and_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let good = Fixtures::open()?.image("triangle")?;
+    fs::write(folder.path().join("good.png"), &good)?;
+    fs::write(
+        folder.path().join("bad.png"),
+        good.get(..good.len() / 2).context("an image")?,
+    )?;
+    let file = folder.path().join("test.jsonl");
+    let row = |id: &str, image: &str| {
+        format!(
+            r#"{{"id": "{id}", "problem": "<image>What?", "answer": "1", "images": ["{image}"]}}"#
+        )
+    };
+    fs::write(
+        &file,
+        [row("one", "good.png"), row("two", "bad.png")].join("\n"),
+    )?;
+    let model = Fixtures::open()?.model();
+    let result = output(
+        "rollout",
+        &[
+            "eval",
+            "--greedy",
+            "--max-response-tokens",
+            "4",
+            "--data",
+            text(&file),
+            "--model",
+            text(&model),
+        ],
+    )?;
+    let said = String::from_utf8_lossy(&result.stderr).into_owned()
+        + &String::from_utf8_lossy(&result.stdout);
+    assert!(result.status.success(), "{said}");
+    assert_says(&said, &["two", "1 skipped"]);
+    Ok(())
+}
+
+/// A disk too small for one publication, mounted where only the learner sees it; then what it left there.
+const SMALL_DISK: &str = r#"
+mount -t tmpfs -o size=4m tmpfs "$1" || exit 77
+"$2" --run-dir "$1/run" --model "$3"
+code=$?
+echo "left: $(ls -A "$1/run/weights" 2>/dev/null)"
+exit $code
+"#;
+
+#[test]
+fn a_full_disk_while_publishing_is_said_and_leaves_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let learner = program("learner")?;
+    let result = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            SMALL_DISK,
+            "sh",
+        ])
+        .args([
+            folder.path().as_os_str(),
+            learner.get_program(),
+            geo_mini().as_os_str(),
+        ])
+        .current_dir(tests::programs::root())
+        .output();
+    let result = match result {
+        Ok(result)
+            if result.status.code() != Some(77) && !result.stderr.starts_with(b"unshare:") =>
+        {
+            result
+        }
+        _ => {
+            println!("skipped: no small disk can be mounted here (unshare --user --mount)");
+            return Ok(());
+        }
+    };
+    let said = String::from_utf8_lossy(&result.stderr);
+    assert_eq!(result.status.code(), Some(1), "{said}");
+    let line = said.lines().last().context("it said nothing")?;
+    assert_says(line, &["no space left", "model.safetensors"]);
+    assert_eq!(String::from_utf8_lossy(&result.stdout).trim(), "left:");
     Ok(())
 }

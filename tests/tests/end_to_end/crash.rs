@@ -6,7 +6,7 @@ use anyhow::Result;
 use shared::telemetry::read_metrics;
 use tests::programs::Background;
 
-use crate::run::{HANG, Run, STEPS};
+use crate::run::{HANG, Run};
 
 /// A small generator of waiting times (splitmix64): a failure can be run again by its seed.
 struct Moments(u64);
@@ -21,8 +21,12 @@ impl Moments {
     }
 }
 
+/// Long enough for some kills while it goes on.
+const STEPS: u64 = 12;
+const KILLS: u32 = 8;
+
 fn undisturbed() -> Result<Vec<f32>> {
-    let run = Run::new()?;
+    let run = Run::new(STEPS)?;
     let rollout = run.rollout()?;
     run.learner(&[])?.succeed(HANG)?;
     rollout.succeed(HANG)?;
@@ -33,22 +37,28 @@ fn undisturbed() -> Result<Vec<f32>> {
 fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
     let expected = undisturbed()?;
     let mut moments = Moments(7);
-    let run = Run::new()?;
+    let run = Run::new(STEPS)?;
     let mut rollout = run.rollout()?;
     let mut learner = run.learner(&[])?;
-    for round in 0..6 {
-        std::thread::sleep(Duration::from_millis(300) + moments.next(2_500));
+    let mut kills = 0;
+    while kills < KILLS {
+        std::thread::sleep(Duration::from_millis(100) + moments.next(600));
         if learner.ended()? {
             break;
         }
-        if round % 2 == 0 {
+        if kills % 2 == 0 {
             rollout.kill()?;
             rollout = run.rollout()?;
         } else {
             learner.kill()?;
             learner = run.learner(&["--resume"])?;
         }
+        kills += 1;
     }
+    assert!(
+        kills >= 2,
+        "the run was over after {kills} kills: give it more steps"
+    );
     finish(learner, rollout)?;
 
     let steps: Vec<u64> = read_metrics(&run.dir().join("metrics.jsonl"))?

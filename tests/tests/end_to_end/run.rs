@@ -11,6 +11,7 @@ use tests::programs::{Background, geo_mini, geo_mini_data};
 /// Only turns a hang into a failure; a short run takes seconds.
 pub(crate) const HANG: Duration = Duration::from_secs(600);
 
+/// Steps of a run unless a test asks for another number.
 pub(crate) const STEPS: u64 = 4;
 
 /// Small settings for both programs; a crash may not change where they lead.
@@ -33,13 +34,14 @@ save_every = 1
 
 pub(crate) struct Run {
     folder: TempDir,
+    steps: u64,
 }
 
 impl Run {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(steps: u64) -> Result<Self> {
         let folder = TempDir::new()?;
         std::fs::write(folder.path().join("settings.toml"), CONFIG)?;
-        Ok(Self { folder })
+        Ok(Self { folder, steps })
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -74,7 +76,7 @@ impl Run {
 
     pub(crate) fn learner(&self, more: &[&str]) -> Result<Background> {
         let mut arguments = self.arguments()?;
-        arguments.extend(["--steps".into(), STEPS.to_string()]);
+        arguments.extend(["--steps".into(), self.steps.to_string()]);
         self.start("learner", &arguments, more)
     }
 
@@ -86,7 +88,7 @@ impl Run {
 
     /// Every tensor of the last published version, as one list.
     pub(crate) fn final_weights(&self) -> Result<Vec<f32>> {
-        let path = shared::weights::path(&self.dir(), shared::ids::PolicyVersion(STEPS));
+        let path = shared::weights::path(&self.dir(), shared::ids::PolicyVersion(self.steps));
         let checkpoint = Checkpoint::open(&path)?;
         let mut values = Vec::new();
         let mut names: Vec<&str> = checkpoint.names().collect();

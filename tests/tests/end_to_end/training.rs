@@ -7,7 +7,7 @@ use crate::run::{HANG, Run, STEPS};
 
 #[test]
 fn a_short_run_trains_publishes_and_agrees_on_logprobs() -> Result<()> {
-    let run = Run::new()?;
+    let run = Run::new(STEPS)?;
     let synced = run.file("synced");
     let after_sync = format!("echo \"$TOR_VERSION\" >> {}", synced.display());
     let rollout = run.rollout()?;
@@ -53,12 +53,12 @@ fn a_short_run_trains_publishes_and_agrees_on_logprobs() -> Result<()> {
 
 #[test]
 fn two_rollouts_lead_where_one_leads() -> Result<()> {
-    let one = Run::new()?;
+    let one = Run::new(STEPS)?;
     let rollout = one.rollout()?;
     one.learner(&[])?.succeed(HANG)?;
     rollout.succeed(HANG)?;
 
-    let two = Run::new()?;
+    let two = Run::new(STEPS)?;
     let (first, second) = (two.rollout()?, two.rollout()?);
     two.learner(&[])?.succeed(HANG)?;
     first.succeed(HANG)?;
