@@ -6,10 +6,13 @@
 use super::rope::Rotation;
 use super::weights::Weights;
 use crate::config::{TextConfig, VisionConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::names::{text_layer, vision_block};
 use crate::onnx::ops::CachedAttention;
 use crate::onnx::{DataType, Dim, Graph, Value, size};
+
+/// What GroupQueryAttention divides head dims by.
+const HEAD_DIM_UNIT: usize = 8;
 
 /// What every decoder layer's attention is given.
 #[derive(Debug)]
@@ -34,6 +37,12 @@ pub fn text_attention(
     x: &Value,
     pass: &Pass,
 ) -> Result<Value> {
+    if !config.head_dim.is_multiple_of(HEAD_DIM_UNIT) {
+        return Err(Error::Graph(format!(
+            "head dim {} of the language model: ONNX Runtime's cached attention needs a multiple of {HEAD_DIM_UNIT}",
+            config.head_dim
+        )));
+    }
     let (queries, keys) = (
         config.num_heads * config.head_dim,
         config.num_kv_heads * config.head_dim,
