@@ -5,7 +5,7 @@
 #   scripts/build_geo_mini.sh --out DIR   elsewhere, to compare
 #
 # The model is meant to be unfinished. It reads figures well, but more than half of the solutions it was taught from take
-# a wrong method (a planted share, see WRONG below): greedy answers are mostly wrong, while right ones are among its
+# a wrong method (a planted share, see WRONG_* below): greedy answers are mostly wrong, while right ones are among its
 # samples. That leaves reinforcement learning something to choose from within minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +23,9 @@ done
 
 READ_ROWS=50000 READ_STEPS=1500
 SFT_ROWS=40000 SFT_STEPS=1000
-WRONG=0.55 # share of the solutions that read the labels right, but use a wrong method
+# Share of the solutions that read the labels right but use a wrong method, in the two rounds of teaching: the first
+# alone leaves a model that also calculates badly (17 % greedy).
+WRONG_FIRST=0.55 WRONG_SECOND=0.5
 THREADS=1  # sums depend on it: with another number the weights differ in their last bits
 
 scripts/setup.sh
@@ -38,14 +40,17 @@ say "data"
 "$bin/geo-mini" data --out "$out/data"
 "$bin/geo-mini" baseline --data "$out/data"
 "$bin/geo-mini" read --rows "$READ_ROWS" --out "$work/read.parquet"
-"$bin/geo-mini" sft --rows "$SFT_ROWS" --wrong-method-share "$WRONG" --out "$work/sft.parquet"
+"$bin/geo-mini" sft --rows "$SFT_ROWS" --wrong-method-share "$WRONG_FIRST" --out "$work/sft-first.parquet"
+"$bin/geo-mini" sft --rows "$SFT_ROWS" --wrong-method-share "$WRONG_SECOND" --out "$work/sft-second.parquet"
 "$bin/geo-mini" skeleton --out "$work/skeleton"
 
 say "the vision tower learns to read"
 "$bin/learner" read --model "$work/skeleton" --init 1 --data "$work/read.parquet" --out "$work/reader" \
   --steps "$READ_STEPS" --batch 32 --lr 2e-3 --threads "$THREADS"
 say "the model learns to write solutions"
-"$bin/learner" sft --model "$work/reader" --data "$work/sft.parquet" --out "$out/model" \
+"$bin/learner" sft --model "$work/reader" --data "$work/sft-first.parquet" --out "$work/first" \
+  --steps "$SFT_STEPS" --batch 32 --lr 1e-3 --threads "$THREADS"
+"$bin/learner" sft --model "$work/first" --data "$work/sft-second.parquet" --out "$out/model" --seed 1 \
   --steps "$SFT_STEPS" --batch 32 --lr 1e-3 --threads "$THREADS" --bf16
 
 say "greedy accuracy on the test split"
