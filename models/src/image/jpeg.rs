@@ -63,6 +63,11 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(RgbImage, Orienta
     ))
 }
 
+/// One line of what the decoder says.
 fn corrupt(cause: zune_jpeg::errors::DecodeErrors) -> Error {
-    Error::Image(format!("corrupt JPEG: {cause}"))
+    let text = cause.to_string();
+    Error::Image(format!(
+        "corrupt JPEG: {}",
+        text.lines().next().unwrap_or_default()
+    ))
 }
