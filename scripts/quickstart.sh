@@ -19,8 +19,9 @@ while [ $# -gt 0 ]; do
     *) die "unknown option $1; see --help" ;;
   esac
 done
-run_dir="runs/quickstart-seed$seed"
-[ ! -e "$run_dir" ] || die "$run_dir is there from an earlier run; move it away or choose another --seed"
+out="runs/quickstart-seed$seed" # the run folder, and what this script adds beside it
+run_dir="$out/run"
+[ ! -e "$out" ] || die "$out is there from an earlier run; move it away or choose another --seed"
 
 scripts/setup.sh
 say "building (release)"
@@ -29,27 +30,27 @@ bin="${CARGO_TARGET_DIR:-target}/release"
 model=models/geo-mini/model
 test_data=models/geo-mini/data/test.parquet
 
-evaluate() { # evaluate WHAT OPTIONS...: one line with the greedy accuracy, also in $run_dir/eval-WHAT.json
+evaluate() { # evaluate WHAT OPTIONS...: one line with the greedy accuracy, also in $out/eval-WHAT.json
   local what="$1"; shift
-  "$bin/rollout" eval --greedy --data "$test_data" --json "$run_dir/eval-$what.json" "$@"
+  "$bin/rollout" eval --greedy --data "$test_data" --json "$out/eval-$what.json" "$@"
 }
 
-mkdir -p "$run_dir" && chmod 700 "$run_dir"
+mkdir -p "$out"
 say "before: greedy accuracy on the whole test split"
 evaluate before --model "$model"
 
-say "training with ToR-DAPO (rollout's log: $run_dir/rollout.log)"
+say "training with ToR-DAPO (rollout's log: $out/rollout.log)"
 started=$SECONDS
-"$bin/rollout" --config scripts/quickstart.toml --run-dir "$run_dir" --seed "$seed" 2> "$run_dir/rollout.log" &
+"$bin/rollout" --config scripts/quickstart.toml --run-dir "$run_dir" --seed "$seed" 2> "$out/rollout.log" &
 rollout_pid=$!
 # Ctrl-C reaches both programs; each finishes what it has in hand, so only wait for them.
 trap 'wait "$rollout_pid" 2>/dev/null || true' EXIT
 trap 'trap - INT' INT
 "$bin/learner" --config scripts/quickstart.toml --run-dir "$run_dir" --seed "$seed" || {
   kill "$rollout_pid" 2>/dev/null || true
-  die "the learner stopped with an error (above); rollout's last lines: $(tail -n 3 "$run_dir/rollout.log")"
+  die "the learner stopped with an error (above); rollout's last lines: $(tail -n 3 "$out/rollout.log")"
 }
-wait "$rollout_pid" || die "rollout stopped with an error: $(tail -n 3 "$run_dir/rollout.log")"
+wait "$rollout_pid" || die "rollout stopped with an error: $(tail -n 3 "$out/rollout.log")"
 
 say "after $((SECONDS - started)) s of training: greedy accuracy on the whole test split"
 evaluate after --run-dir "$run_dir"
