@@ -115,14 +115,14 @@ impl<'a> Run<'a> {
             None
         };
         let updates_per_step =
-            args.batch_prompts.div_ceil(resolved.mini_batch_prompts) * args.updates_epochs;
+            args.batch_prompts.div_ceil(resolved.mini_batch_prompts) * args.update_epochs;
         let optimizer = OptimizerSettings::new(args, updates_per_step);
         let optimizer = match &saved {
             Some(saved) => AdamW::load(optimizer, &saved.optimizer(), model.parameters())?,
             None => AdamW::new(optimizer),
         };
         let settings = UpdateSettings {
-            num_epochs: args.updates_epochs,
+            num_epochs: args.update_epochs,
             mini_batch_prompts: resolved.mini_batch_prompts,
             micro_batch_tokens: args.micro_batch_tokens,
             loss,
@@ -189,12 +189,12 @@ impl<'a> Run<'a> {
                 update.grad_norm
             );
         }
-        let wanted = self.config.learner.batch_prompts;
-        if report.batch.groups.len() < wanted {
+        // The progress line says how many were kept; a thin batch deserves its reasons.
+        let (kept, wanted) = (report.batch.groups.len(), self.config.learner.batch_prompts);
+        if kept < wanted.div_ceil(2) {
             tracing::warn!(
-                "step {}: {} of {wanted} groups kept, {}",
+                "step {}: {kept} of {wanted} groups kept, {}",
                 report.step,
-                report.batch.groups.len(),
                 report.tally.reasons()
             );
         }

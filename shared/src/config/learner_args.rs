@@ -115,9 +115,10 @@ pub struct LearnerArgs {
 
     /// Passes over each rollout batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least(1), help_heading = "Batch")]
-    pub updates_epochs: usize,
+    pub update_epochs: usize,
 
-    /// How often a rollout batch is filled up after the group filter before the run stops and says why
+    /// How often a rollout batch may ask for groups until the group filter has left enough; a step then trains on what
+    /// there is, and a run that has nothing left stops and says why
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least(1), help_heading = "Batch")]
     pub sampling_rounds: usize,
 

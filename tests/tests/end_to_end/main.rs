@@ -6,6 +6,7 @@
 mod bad_input;
 mod crash;
 mod export;
+mod help;
 mod layering;
 mod run;
 mod training;
