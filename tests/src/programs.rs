@@ -39,6 +39,7 @@ pub fn program(name: &str) -> Result<Command> {
         .current_dir(root())
         .stdin(Stdio::null())
         .env_remove("RUST_LOG")
+        .env_remove("COLUMNS")
         .env("NO_COLOR", "1");
     Ok(command)
 }
