@@ -42,15 +42,23 @@ evaluate before --model "$model"
 say "training with ToR-DAPO (rollout's log: $out/rollout.log)"
 started=$SECONDS
 "$bin/rollout" --config scripts/quickstart.toml --run-dir "$run_dir" --seed "$seed" 2> "$out/rollout.log" &
-rollout_pid=$!
+rollout=$!
+"$bin/learner" --config scripts/quickstart.toml --run-dir "$run_dir" --seed "$seed" &
+learner=$!
 # Ctrl-C reaches both programs; each finishes what it has in hand, so only wait for them.
-trap 'wait "$rollout_pid" 2>/dev/null || true' EXIT
-trap 'trap - INT' INT
-"$bin/learner" --config scripts/quickstart.toml --run-dir "$run_dir" --seed "$seed" || {
-  kill "$rollout_pid" 2>/dev/null || true
-  die "the learner stopped with an error (above); rollout's last lines: $(tail -n 3 "$out/rollout.log")"
-}
-wait "$rollout_pid" || die "rollout stopped with an error: $(tail -n 3 "$out/rollout.log")"
+trap 'stopped=yes' INT
+# Whichever fails takes the other along: alone it would wait for its peer for ever.
+for _ in 1 2; do
+  wait -n -p ended "$rollout" "$learner" && status=0 || status=$?
+  [ -z "${stopped:-}" ] || { wait || true; die "stopped; \`$bin/learner --resume --config scripts/quickstart.toml --run-dir $run_dir\` goes on, with rollout beside it"; }
+  if [ "$status" -ne 0 ]; then
+    kill "$rollout" "$learner" 2>/dev/null || true
+    wait || true
+    if [ "$ended" = "$rollout" ]; then die "rollout stopped with an error: $(tail -n 3 "$out/rollout.log")"; fi
+    die "the learner stopped with an error (above)"
+  fi
+done
+trap - INT
 
 say "after $((SECONDS - started)) s of training: greedy accuracy on the whole test split"
 evaluate after --run-dir "$run_dir"

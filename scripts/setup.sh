@@ -5,7 +5,8 @@
 # `.native` in the repository is a link to it, so that a fresh clone downloads nothing again.
 # Safe to run any number of times: a finished part is kept, an interrupted one is done again.
 #
-# Your own libraries win: set LIBTORCH (a libtorch 2.11 folder) or ORT_DYLIB_PATH (libonnxruntime.so 1.31) instead.
+# Your own libraries win over these: LIBTORCH (a libtorch 2.11 folder) and ORT_DYLIB_PATH (libonnxruntime.so 1.31).
+# With both of them set nothing is fetched.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +23,7 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 check_tools() {
   local missing=()
-  [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "only Linux on x86_64 has pinned libraries; elsewhere set LIBTORCH and ORT_DYLIB_PATH to your own (libtorch 2.11, ONNX Runtime 1.31)"
+  [ -n "$own_libraries" ] || [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "only Linux on x86_64 has pinned libraries; elsewhere set LIBTORCH and ORT_DYLIB_PATH to your own (libtorch 2.11, ONNX Runtime 1.31)"
   command -v cargo >/dev/null || missing+=("cargo: install Rust 1.95 or newer with rustup")
   command -v c++ >/dev/null || missing+=("a C++ compiler: 'apt-get install g++' or your system's equivalent")
   command -v python3 >/dev/null || missing+=("python3 (only to unpack wheels): 'apt-get install python3'")
@@ -93,7 +94,13 @@ part() {
   rm -rf "$stage"
 }
 
+# Both brought by the user: nothing to fetch.
+own_libraries="${LIBTORCH:+${ORT_DYLIB_PATH:-}}"
 check_tools
+if [ -n "$own_libraries" ]; then
+  say "using your LIBTORCH ($LIBTORCH) and ORT_DYLIB_PATH ($ORT_DYLIB_PATH)"
+  exit 0
+fi
 cache="${TOR_NATIVE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tor/native-ort1.31.1-torch2.11.0}"
 mkdir -p "$cache/wheels"
 exec 9> "$cache/lock"

@@ -20,6 +20,7 @@ use shared::run_dir;
 use crate::model::folder::copy_companions;
 use crate::optimizer::AdamW;
 use crate::source::SourceState;
+use crate::tally::Tally;
 
 const FORMAT: u32 = 1;
 const WEIGHTS: &str = "model.safetensors";
@@ -71,6 +72,8 @@ struct TrainerState {
     awaited_tickets: Vec<Ticket>,
     /// Groups that came and belong to no batch yet; they are in `records.bin`.
     surplus_tickets: Vec<Ticket>,
+    /// What was counted for the batch begun.
+    tally: Tally,
     config: Value,
 }
 
@@ -133,6 +136,7 @@ fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
         next_ticket: snapshot.source.next_ticket,
         awaited_tickets: snapshot.source.awaited.clone(),
         surplus_tickets: kept.iter().map(|record| record.ticket).collect(),
+        tally: snapshot.source.tally,
         config: serde_json::to_value(snapshot.config)?,
     };
     fs::write(folder.join(TRAINER), serde_json::to_vec_pretty(&state)?)?;
@@ -197,6 +201,7 @@ fn load(dir: &Path) -> Result<Saved> {
         next_ticket: state.next_ticket,
         awaited: state.awaited_tickets,
         kept,
+        tally: state.tally,
     };
     Ok(Saved {
         dir: dir.to_owned(),

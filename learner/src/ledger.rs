@@ -51,13 +51,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A book that goes on from tickets still awaited and groups still kept.
+    /// A book that goes on from tickets still awaited, groups still kept, and what was counted for the batch begun.
     #[must_use]
     pub fn new(
         sampling: Sampling,
         next_ticket: Ticket,
         awaited: &[Ticket],
         kept: Vec<GroupRecord>,
+        tally: Tally,
     ) -> Self {
         Self {
             sampling,
@@ -67,7 +68,7 @@ impl Ledger {
                 .into_iter()
                 .map(|record| (record.ticket, record))
                 .collect(),
-            tally: Tally::default(),
+            tally,
         }
     }
 
@@ -293,7 +294,7 @@ mod tests {
     }
 
     fn ledger(sampling: Sampling) -> Ledger {
-        Ledger::new(sampling, Ticket(0), &[], Vec::new())
+        Ledger::new(sampling, Ticket(0), &[], Vec::new(), Tally::default())
     }
 
     fn record(ticket: Ticket, version: u64, accuracies: &[f32]) -> GroupRecord {

@@ -1,4 +1,4 @@
-//! The narrowing conversions of the crate, each with its reason.
+//! Small arithmetic of the crate: narrowing conversions, each with its reason, and a maximum that keeps NaN.
 
 /// f64 -> f32, rounding: the precision that the network works in.
 #[allow(
@@ -26,4 +26,13 @@ pub(crate) fn low_half(value: u64) -> u32 {
 )]
 pub(crate) fn whole(value: f64) -> usize {
     value as usize
+}
+
+/// The larger number; a NaN on either side stays, where `f64::max` would drop it.
+pub(crate) fn max_or_nan(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.max(b)
+    }
 }

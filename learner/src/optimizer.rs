@@ -286,19 +286,17 @@ impl OptimizerSettings {
     }
 }
 
-/// Euclidean norm of all gradients together.
+/// Euclidean norm of all gradients together. Summed in f64 and in the table's order: a parameter that has a gradient of
+/// zeros here and none after a resume must not change a bit of it.
 fn grad_norm(parameters: &Parameters) -> Result<f64> {
-    let gradients = parameters
-        .trainable()
-        .map(|parameter| parameter.tensor.grad())
-        .filter(Tensor::defined);
-    let norms: Vec<Tensor> = gradients.map(|gradient| gradient.norm()).collect();
-    if norms.is_empty() {
-        return Ok(0.0);
+    let mut sum = 0.0;
+    for parameter in parameters.trainable() {
+        let gradient = parameter.tensor.grad();
+        if gradient.defined() {
+            sum += f64::try_from(gradient.norm().to_kind(Kind::Double))?.powi(2);
+        }
     }
-    Ok(f64::try_from(
-        Tensor::f_stack(&norms, 0)?.norm().to_kind(Kind::Double),
-    )?)
+    Ok(sum.sqrt())
 }
 
 #[cfg(test)]

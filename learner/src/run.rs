@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::image::ImageProcessor;
+use rustix::fs::Mode;
 use shared::config::{self, RunConfig};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
@@ -80,9 +81,12 @@ impl<'a> Run<'a> {
             tch::set_num_threads(i32::try_from(threads)?);
         }
 
+        // Everything a run writes is its owner's alone, whoever writes it.
+        rustix::process::umask(Mode::from_raw_mode(0o077));
         run_dir::create(run_dir)?;
-        let mut control = LearnerControl::create_or_open(run_dir)?;
+        // Refused before the control page is touched: a finished run stays finished.
         let saved = find_saved(run_dir, args.resume)?;
+        let mut control = LearnerControl::create_or_open(run_dir)?;
         if saved.is_none() && !args.resume {
             discard_rings(&control)?;
         }

@@ -36,6 +36,8 @@ pub struct SourceState {
     pub awaited: Vec<Ticket>,
     /// Groups that arrived and belong to no batch yet.
     pub kept: Vec<GroupRecord>,
+    /// What was counted for the batch begun: its sampling rounds among it.
+    pub tally: Tally,
 }
 
 /// What came of waiting for a batch.
@@ -56,11 +58,23 @@ impl Source {
         state: SourceState,
         control: &mut LearnerControl,
     ) -> Result<Self> {
+        // What an earlier learner was further ahead with will come in vain; left on the board it would fill it.
         control.withdraw_open();
+        for (ticket, _) in control.tickets() {
+            if !state.awaited.contains(&ticket) {
+                control.retire(ticket);
+            }
+        }
         for &ticket in &state.awaited {
             control.open(ticket)?;
         }
-        let ledger = Ledger::new(sampling, state.next_ticket, &state.awaited, state.kept);
+        let ledger = Ledger::new(
+            sampling,
+            state.next_ticket,
+            &state.awaited,
+            state.kept,
+            state.tally,
+        );
         Ok(Self {
             ledger,
             rings: HashMap::new(),
@@ -75,6 +89,7 @@ impl Source {
             next_ticket: self.ledger.next_ticket(),
             awaited: self.ledger.awaited().collect(),
             kept: self.ledger.kept().cloned().collect(),
+            tally: *self.ledger.tally(),
         }
     }
 

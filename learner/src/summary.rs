@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::metrics::{StepReport, resident_mib};
+use crate::numbers::max_or_nan;
 use crate::train::Trainer;
 
 /// Steps at either end of the run that the comparison takes.
@@ -48,9 +49,8 @@ impl Summary {
         self.num_trained_groups += report.batch.groups.len();
         self.num_refused += tally.num_stale + tally.num_damaged + tally.num_unexpected;
         self.num_reopened += tally.num_reopened;
-        self.max_difference = self
-            .max_difference
-            .max(report.update.mismatch.max_difference);
+        self.max_difference =
+            max_or_nan(self.max_difference, report.update.mismatch.max_difference);
     }
 
     /// The summary, line by line.

@@ -1,7 +1,9 @@
 //! What came in for one batch, counted.
 
+use serde::{Deserialize, Serialize};
+
 /// What came in for one batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// Groups that arrived as they should, dropped ones included.
     pub num_groups: usize,

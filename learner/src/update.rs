@@ -12,6 +12,7 @@ use crate::loss::{
     LossSettings, LossSums, Normaliser, ResponseTokens, needs_gradient, response_loss,
 };
 use crate::model::Model;
+use crate::numbers::max_or_nan;
 use crate::optimizer::{AdamW, Update};
 
 /// How a rollout batch becomes optimizer steps.
@@ -85,12 +86,7 @@ impl Mismatch {
     fn add(&mut self, rollout_logprobs: &[f32], policy_logprobs: &[f32]) {
         for (&rollout, &policy) in rollout_logprobs.iter().zip(policy_logprobs) {
             let log_ratio = f64::from(policy) - f64::from(rollout);
-            // `max` would drop a NaN.
-            self.max_difference = if log_ratio.is_nan() {
-                f64::NAN
-            } else {
-                self.max_difference.max(log_ratio.abs())
-            };
+            self.max_difference = max_or_nan(self.max_difference, log_ratio.abs());
             self.kl_sum += log_ratio.exp_m1() - log_ratio;
             self.num_tokens += 1;
         }

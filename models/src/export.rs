@@ -98,6 +98,8 @@ pub fn export(source: &Source, out: &Path) -> Result<Vec<(String, Outcome)>> {
         ("vision.onnx", graph::vision(&config, &layout)?),
     ];
 
+    refuse_source(source, out)?;
+
     // A new folder is filled under another name, so that it is seen whole or not at all.
     let parent = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -132,6 +134,30 @@ pub fn export(source: &Source, out: &Path) -> Result<Vec<(String, Outcome)>> {
         let _ = staging.keep(); // it is `out` now
     }
     Ok(outcomes)
+}
+
+/// Written onto its own source, a bf16 checkpoint would be lost to its f32 copy.
+fn refuse_source(source: &Source, out: &Path) -> Result<()> {
+    let Ok(out) = out.canonicalize() else {
+        return Ok(()); // not there yet
+    };
+    let weights = if source.weights.is_dir() {
+        Some(source.weights.as_path())
+    } else {
+        source.weights.parent()
+    };
+    for folder in [Some(source.model.as_path()), weights]
+        .into_iter()
+        .flatten()
+    {
+        if folder.canonicalize().is_ok_and(|folder| folder == out) {
+            return Err(Error::Checkpoint {
+                path: out,
+                problem: "the ONNX folder would overwrite the checkpoint it is made from; give another OUT".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The weights in the graphs' layout: linked when they have it, else converted.

@@ -1,4 +1,10 @@
 //! The exporter as users run it: what it writes, what it leaves alone, and what it says about bad input.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test fails where it stands; its numbers are small"
+)]
 #![allow(missing_docs, reason = "a test binary")]
 
 use std::fs;
@@ -201,10 +207,20 @@ for name in ('vision', 'decoder'):
         .output()
     {
         Ok(output) if output.status.success() => {
-            print!("{}", String::from_utf8_lossy(&output.stdout))
+            print!("{}", String::from_utf8_lossy(&output.stdout));
         }
         Ok(output) if output.status.code() == Some(3) => println!("skipped: python3 has no `onnx`"),
         Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => println!("skipped: no python3 ({error})"),
     }
+}
+
+#[test]
+fn the_checkpoint_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = copy_of_model(folder.path());
+    let before = fs::read(model.join("model.safetensors")).unwrap();
+    let said = fail(&[&model, &model]);
+    assert!(said.contains("give another OUT"), "{said}");
+    assert!(before == fs::read(model.join("model.safetensors")).unwrap());
 }

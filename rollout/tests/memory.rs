@@ -1,5 +1,11 @@
 //! Resident memory does not grow with the number of passes or of new weights. Alone in its process: others' memory
 //! would count too.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test fails where it stands; its numbers are small"
+)]
 #![allow(missing_docs, reason = "a test binary")]
 #![allow(dead_code, reason = "the parity tests use the rest of the set-up")]
 

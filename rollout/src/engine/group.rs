@@ -107,7 +107,8 @@ impl Response {
         if self.token_ids.is_empty() {
             self.first_version = version;
         }
-        self.last_version = version;
+        // Weights may go back under a response, when a learner resumes: the record then says so by being too new.
+        self.last_version = self.last_version.max(version);
         self.token_ids.push(token.token);
         self.rollout_logprobs.push(token.logprob);
         self.entropies.push(token.entropy);

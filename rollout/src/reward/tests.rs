@@ -194,6 +194,7 @@ fn hostile_answers_end() {
         format!("1{}", "/(1+\\sqrt{2}+\\pi)".repeat(60)),
         "a".repeat(2_000_000),
         "\\boxed{".repeat(100_000),
+        format!("{}x{}", "2\\frac{".repeat(20), "}1".repeat(20)),
     ];
     for answer in &hostile {
         assert!(!equivalent(answer, "7"));

@@ -25,20 +25,7 @@ impl Parser<'_> {
             .peek()
             .is_some_and(|t| t.is_command(&["frac", "dfrac", "tfrac"]))
         {
-            let start = self.position;
-            self.advance();
-            let parts = (self.argument()?, self.argument()?);
-            match parts {
-                (Expr::Number(numerator), Expr::Number(denominator))
-                    if is_proper(&numerator, &denominator) =>
-                {
-                    Some(numerator / denominator)
-                }
-                _ => {
-                    self.position = start;
-                    None
-                }
-            }
+            self.mixed_fraction()
         } else {
             self.plain_fraction()?
         };
@@ -46,6 +33,48 @@ impl Parser<'_> {
             Some(fraction) => literal.value + fraction,
             None => literal.value,
         }))
+    }
+
+    /// `\frac{1}{3}` behind a whole number; anything but digits in it is a product, and left where it stands. Only
+    /// digits are looked at: trying whole expressions here would read nested ones twice at each level.
+    fn mixed_fraction(&mut self) -> Option<BigRational> {
+        let start = self.position;
+        self.advance();
+        let parts = self.whole_argument().zip(self.whole_argument());
+        match parts {
+            Some((numerator, denominator)) if is_proper(&numerator, &denominator) => {
+                Some(numerator / denominator)
+            }
+            _ => {
+                self.position = start;
+                None
+            }
+        }
+    }
+
+    /// `{12}` or a single digit.
+    fn whole_argument(&mut self) -> Option<BigRational> {
+        let is_braced = self.peek()?.is_mark('{');
+        if is_braced {
+            self.advance();
+        }
+        let mut value = BigInt::zero();
+        let mut num_digits = 0_usize;
+        while let Some(Kind::Digit(digit)) = self.peek().map(|token| &token.kind) {
+            value = value * 10 + *digit;
+            num_digits += 1;
+            self.advance();
+            if !is_braced || num_digits > MAX_DIGITS {
+                break;
+            }
+        }
+        if is_braced {
+            if !self.peek()?.is_mark('}') {
+                return None;
+            }
+            self.advance();
+        }
+        (num_digits > 0).then(|| BigRational::from(value))
     }
 
     /// ` 1/3` behind a whole number.
