@@ -200,7 +200,7 @@ for name in ('vision', 'decoder'):
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("onnx");
     succeed(&[&model(), &out]);
-    let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
+    let python = std::env::var_os("ONNX_CHECKER_PYTHON").unwrap_or_else(|| "python3".into());
     match Command::new(&python)
         .args(["-c", SCRIPT])
         .arg(&out)

@@ -185,7 +185,7 @@ fn grpo_with_several_updates_per_batch_resumes_exactly() {
         "grpo",
         "--mini-batch-prompts",
         "2",
-        "--updates-epochs",
+        "--update-epochs",
         "2",
         "--schedule",
         "cosine",
