@@ -5,7 +5,8 @@
 //! A run:
 //! - [`train`]: one training step
 //! - [`run`]: all of them; opening, resuming, ending; [`summary`], [`signals`], [`after_sync`]
-//! - [`source`]: records from the rings of all rollouts, [`ledger`] and [`tally`]: the book of tickets
+//! - [`source`]: records from the rings of all rollouts, [`admission`]: which of them the model can take, [`ledger`] and
+//!   [`tally`]: the book of tickets
 //! - [`publish`]: parameters to the rollouts
 //! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly
 //! - [`metrics`]: a step's numbers
@@ -31,6 +32,7 @@
 //!
 //! Read `train.rs` first.
 
+pub mod admission;
 pub mod advantage;
 pub mod after_sync;
 pub mod batch;

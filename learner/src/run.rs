@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
             seed: config.run.seed,
             args: args.clone(),
             resolved,
-            source: Source::new(sampling, state, &mut control)?,
+            source: Source::new(model_config, sampling, state, &mut control)?,
             control,
             policy,
             step,

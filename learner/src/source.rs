@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use models::config::ModelConfig;
 use shared::codec;
 use shared::control::{LearnerControl, SeatStatus, TicketState};
 use shared::ids::{PolicyVersion, Ticket};
 use shared::record::GroupRecord;
 use shared::ring::Consumer;
 
+use crate::admission;
 use crate::ledger::{Ledger, Sampling, Verdict};
 use crate::tally::Tally;
 
@@ -22,6 +24,7 @@ const SAY_EVERY: Duration = Duration::from_secs(30);
 /// The reading side of a run.
 #[derive(Debug)]
 pub struct Source {
+    model: ModelConfig,
     ledger: Ledger,
     rings: HashMap<PathBuf, Consumer>,
     frame: Vec<u8>,
@@ -52,8 +55,9 @@ pub enum Next {
 }
 
 impl Source {
-    /// A source that goes on from `state`: of the tickets on the control page only the awaited ones are open afterwards.
+    /// A source of records for `model` that goes on from `state`: of the tickets on the control page only the awaited ones are open afterwards.
     pub fn new(
+        model: ModelConfig,
         sampling: Sampling,
         state: SourceState,
         control: &mut LearnerControl,
@@ -76,6 +80,7 @@ impl Source {
             state.tally,
         );
         Ok(Self {
+            model,
             ledger,
             rings: HashMap::new(),
             frame: Vec::new(),
@@ -177,7 +182,13 @@ impl Source {
                 }
                 has_read = true;
                 match codec::decode(&self.frame) {
-                    Ok(record) => judge(&mut self.ledger, control, record, version)?,
+                    Ok(record) => match admission::check(&record, &self.model) {
+                        Ok(()) => judge(&mut self.ledger, control, record, version)?,
+                        Err(error) => {
+                            tracing::warn!("refused the record of {}: {error:#}", record.sample_id);
+                            self.ledger.count_damaged();
+                        }
+                    },
                     Err(error) => {
                         tracing::warn!("refused a record from {}: {error}", path.display());
                         self.ledger.count_damaged();
