@@ -91,12 +91,12 @@ mod tests {
 
     #[test]
     fn records_that_the_model_cannot_take_are_refused() -> Result<()> {
-        let config = ModelConfig::from_dir(&tests::Fixtures::open()?.model())?;
+        let config = ModelConfig::from_dir(&::tests::Fixtures::open()?.model())?;
         assert!(check(&record(&config), &config).is_ok());
         type Spoil = fn(&mut GroupRecord);
         let spoiled: [(&str, Spoil); 6] = [
             ("token", |record| {
-                record.responses[0].token_ids[1] = u32::MAX
+                record.responses[0].token_ids[1] = u32::MAX;
             }),
             ("token", |record| record.prompt_ids[3] = u32::MAX),
             ("empty prompt", |record| record.prompt_ids.clear()),
