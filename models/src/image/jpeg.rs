@@ -31,7 +31,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(RgbImage, Orienta
     };
     let (width, height) = decode::check_size(width, height, max_pixels)?;
     // The decoder fills what a cut file lacks with grey; PIL refuses such a file, and so do we.
-    if !bytes.windows(2).rev().any(|pair| pair == END) {
+    if !has_end(bytes) {
         return Err(Error::Image("JPEG is cut short: no end marker".to_owned()));
     }
     // Asking for the components as they are leaves the colour arithmetic to us.
@@ -63,6 +63,24 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(RgbImage, Orienta
     ))
 }
 
+/// Whether the end marker follows the first scan. Before it stand segments of a stated length: the thumbnail in a camera's
+/// EXIF segment has an end marker of its own.
+fn has_end(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    let mut rest = bytes.get(2..).unwrap_or_default(); // behind the start marker
+    loop {
+        match *rest {
+            [0xFF, START_OF_SCAN, ..] => return rest.windows(2).rev().any(|pair| pair == END),
+            [0xFF, 0xFF, ..] => rest = &rest[1..], // fill byte
+            [0xFF, _, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                rest = rest.get(2 + length..).unwrap_or_default();
+            }
+            _ => return false,
+        }
+    }
+}
+
 /// One line of what the decoder says.
 fn corrupt(cause: zune_jpeg::errors::DecodeErrors) -> Error {
     let text = cause.to_string();
@@ -70,4 +88,19 @@ fn corrupt(cause: zune_jpeg::errors::DecodeErrors) -> Error {
         "corrupt JPEG: {}",
         text.lines().next().unwrap_or_default()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_end;
+
+    #[test]
+    fn a_thumbnails_end_marker_is_not_the_images() {
+        let thumbnail = [0xFF, 0xE1, 0, 6, 0xFF, 0xD8, 0xFF, 0xD9];
+        let scan = [0xFF, 0xDA, 0, 2, 1, 2, 3];
+        let cut: Vec<u8> = [&[0xFF, 0xD8][..], &thumbnail, &scan].concat();
+        assert!(!has_end(&cut));
+        assert!(has_end(&[&cut[..], &[0xFF, 0xD9]].concat()));
+        assert!(!has_end(&cut[..5]) && !has_end(&[]));
+    }
 }
