@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{Checkpoint, F32Layout, write_f32};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::graph::{self, WEIGHTS_FILE};
+use crate::graph::{self, Form, WEIGHTS_FILE};
 use crate::names;
 
 /// Files of a model folder that go along when they are there.
@@ -94,8 +94,14 @@ pub fn export(source: &Source, out: &Path) -> Result<Vec<(String, Outcome)>> {
     checkpoint.check(&config)?;
     let layout = F32Layout::new(&names::tensors(&config));
     let graphs = [
-        ("decoder.onnx", graph::decoder(&config, &layout)?),
-        ("vision.onnx", graph::vision(&config, &layout)?),
+        (
+            "decoder.onnx",
+            graph::decoder(&config, &layout, Form::Portable)?,
+        ),
+        (
+            "vision.onnx",
+            graph::vision(&config, &layout, Form::Portable)?,
+        ),
     ];
 
     refuse_source(source, out)?;

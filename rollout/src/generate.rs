@@ -49,7 +49,7 @@ impl Generator<'_> {
             return Ok(());
         };
         self.loaded.store(first.publication, Ordering::Release);
-        let mut engine = Engine::new(self.settings.clone(), first.model, first.version);
+        let mut engine = Engine::new(self.settings.clone(), first.model, first.version)?;
         let mut under_way: HashMap<Ticket, Prepared> = HashMap::new();
         let mut next_prompt: Option<Prepared> = None;
         let mut next_model: Option<Loaded> = None;
@@ -73,7 +73,7 @@ impl Generator<'_> {
                     next_prompt = Some(prompt);
                     break;
                 }
-                engine.submit(self.job(&prompt));
+                engine.submit(self.job(&prompt))?;
                 under_way.insert(prompt.ticket, prompt);
             }
             if engine.is_idle() {

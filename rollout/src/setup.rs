@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use models::config::TextConfig;
 use models::processor::{Blank, Processor};
 use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
 use shared::dataset::{Dataset, DatasetLimits};
 
 use crate::dataset::Samples;
-use crate::engine::EngineSettings;
+use crate::engine::{EngineSettings, KvCache, blocks_of};
 use crate::group::RecordMaker;
 use crate::load::ModelLoader;
 use crate::prompt::PromptBuilder;
@@ -44,6 +45,12 @@ impl Setup {
             engine: EngineSettings {
                 rows: args.rows,
                 max_response_tokens: args.max_response_tokens,
+                cache_blocks: cache_blocks(
+                    &processor.config.text,
+                    args.rows,
+                    [args.max_prompt_tokens, args.max_response_tokens],
+                    args.kv_cache_mib,
+                ),
                 eos: processor.config.tokens.eos.clone(),
                 run_seed: config.run.seed,
                 sampling: sampling(args, &processor),
@@ -63,6 +70,34 @@ impl Setup {
             loader,
         })
     }
+}
+
+/// Blocks of the key/value cache: what `rows` sequences of the longest prompt and the longest response need, as far as the
+/// limit allows; without one, half of the free memory, but one sequence at least.
+#[must_use]
+pub fn cache_blocks(
+    text: &TextConfig,
+    rows: usize,
+    longest: [usize; 2],
+    limit_mib: Option<usize>,
+) -> usize {
+    let per_row: usize = longest.map(blocks_of).iter().sum();
+    let block_bytes = KvCache::block_bytes(text).max(1);
+    let limit = match limit_mib {
+        Some(mib) => (mib << 20) / block_bytes,
+        None => (free_memory_bytes() / 2 / block_bytes).max(per_row),
+    };
+    (rows * per_row).min(limit)
+}
+
+/// What the system can give without swapping; everything where it does not say.
+fn free_memory_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    kib.map_or(usize::MAX, |kib| kib << 10)
 }
 
 /// The sampler's settings.

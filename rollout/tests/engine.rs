@@ -14,7 +14,7 @@ fn responses(model: &Model, rows: usize, group_size: usize, max_tokens: usize) -
     model
         .jobs(group_size)
         .into_iter()
-        .for_each(|job| engine.submit(job));
+        .for_each(|job| engine.submit(job).unwrap());
     finish(&mut engine)
         .into_iter()
         .flat_map(|group| group.responses)
@@ -50,7 +50,7 @@ fn decoding_agrees_with_teacher_forcing() {
         .iter()
         .map(|job| (job.prompt.clone(), job.blank.clone()))
         .collect();
-    jobs.into_iter().for_each(|job| engine.submit(job));
+    jobs.into_iter().for_each(|job| engine.submit(job).unwrap());
     let groups = finish(&mut engine);
     let mut largest = 0.0_f32;
     for (group, (prompt, blank)) in groups.iter().zip(&prompts) {
@@ -111,7 +111,10 @@ fn responses_stop_at_the_end_token_or_at_the_limit_and_show_no_vision_token() {
 fn new_weights_may_come_between_two_steps() {
     let model = Model::load();
     let mut engine = model.engine(model.settings(4, 30));
-    model.jobs(2).into_iter().for_each(|job| engine.submit(job));
+    model
+        .jobs(2)
+        .into_iter()
+        .for_each(|job| engine.submit(job).unwrap());
     for _ in 0..5 {
         engine.step().unwrap();
     }

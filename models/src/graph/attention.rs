@@ -8,7 +8,7 @@ use super::weights::Weights;
 use crate::config::{TextConfig, VisionConfig};
 use crate::error::{Error, Result};
 use crate::names::{text_layer, vision_block};
-use crate::onnx::ops::CachedAttention;
+use crate::onnx::ops::{CachedAttention, PagedAttention};
 use crate::onnx::{DataType, Dim, Graph, Value, size};
 
 /// What GroupQueryAttention divides head dims by.
@@ -19,16 +19,34 @@ const HEAD_DIM_UNIT: usize = 8;
 pub struct Pass {
     /// M-RoPE of the new tokens.
     pub rotation: Rotation,
-    /// i64 `[B, S, -1]`: shape that splits the flat tokens into rows.
-    pub row_shape: Value,
-    /// i32 `[B]`: each row's length after the pass, minus 1.
-    pub last_slots: Value,
-    /// i32 scalar: the longest row's length.
-    pub total_length: Value,
+    /// Which tokens they follow.
+    pub cache: Cache,
 }
 
-/// Attention of decoder layer `layer`: x f32 `[T, E]`, normalised, to `[T, E]`. Declares the layer's cache as
-/// inputs `past_key.i`, `past_value.i` and outputs `present_key.i`, `present_value.i`.
+/// How a pass sees the keys and values of earlier tokens.
+#[derive(Debug)]
+pub enum Cache {
+    /// A buffer per row and layer ([`super::Form::Portable`]).
+    Rows {
+        /// i64 `[B, S, -1]`: shape that splits the flat tokens into rows.
+        row_shape: Value,
+        /// i32 `[B]`: each row's length after the pass, minus 1.
+        last_slots: Value,
+        /// i32 scalar: the longest row's length.
+        total_length: Value,
+    },
+    /// Blocks that sequences share ([`super::Form::Engine`]); see [`PagedAttention`].
+    Blocks {
+        /// f32 `[N, L, 2, K, block]`.
+        cache: Value,
+        /// i32 `[B, 4]`.
+        sequences: Value,
+        /// i32 `[B, M]`.
+        block_table: Value,
+    },
+}
+
+/// Attention of decoder layer `layer`: x f32 `[T, E]`, normalised, to `[T, E]`.
 pub fn text_attention(
     graph: &mut Graph,
     weights: Weights<'_>,
@@ -36,6 +54,62 @@ pub fn text_attention(
     layer: usize,
     x: &Value,
     pass: &Pass,
+) -> Result<Value> {
+    let names = |kind: &str| {
+        ["q", "k", "v"].map(|part| text_layer(layer, &format!("self_attn.{part}_proj.{kind}")))
+    };
+    let qkv_weight = weights.stacked(graph, &names("weight"))?; // [(H+2K)*D, E]
+    let qkv_bias = weights.stacked(graph, &names("bias"))?;
+    let output_weight = weights.matrix(graph, &text_layer(layer, "self_attn.o_proj.weight"))?; // [E, H*D]
+
+    let qkv = graph.linear(x, &qkv_weight, Some(&qkv_bias)); // [T, (H+2K)*D]
+    let attended = match &pass.cache {
+        Cache::Rows {
+            row_shape,
+            last_slots,
+            total_length,
+        } => {
+            let lengths = [last_slots, total_length];
+            row_attention(
+                graph,
+                config,
+                layer,
+                &qkv,
+                &pass.rotation,
+                row_shape,
+                lengths,
+            )?
+        }
+        Cache::Blocks {
+            cache,
+            sequences,
+            block_table,
+        } => graph.paged_attention(&PagedAttention {
+            qkv: &qkv,
+            cos: &pass.rotation.cos,
+            sin: &pass.rotation.sin,
+            cache,
+            sequences,
+            block_table,
+            layer,
+            num_heads: config.num_heads,
+            num_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+        }),
+    }; // [T, H*D]
+    Ok(graph.linear(&attended, &output_weight, None)) // [T, E]
+}
+
+/// Attention over a buffer per row: qkv `[T, (H+2K)*D]` to `[T, H*D]`. Declares the layer's cache as inputs
+/// `past_key.i`, `past_value.i` and outputs `present_key.i`, `present_value.i`.
+fn row_attention(
+    graph: &mut Graph,
+    config: &TextConfig,
+    layer: usize,
+    qkv: &Value,
+    rotation: &Rotation,
+    row_shape: &Value,
+    [last_slots, total_length]: [&Value; 2],
 ) -> Result<Value> {
     if !config.head_dim.is_multiple_of(HEAD_DIM_UNIT) {
         return Err(Error::Graph(format!(
@@ -47,28 +121,10 @@ pub fn text_attention(
         config.num_heads * config.head_dim,
         config.num_kv_heads * config.head_dim,
     );
-    let names = |kind: &str| {
-        ["q", "k", "v"].map(|part| text_layer(layer, &format!("self_attn.{part}_proj.{kind}")))
-    };
-    let qkv_weight = weights.stacked(graph, &names("weight"))?; // [(H+2K)*D, E]
-    let qkv_bias = weights.stacked(graph, &names("bias"))?;
-    let output_weight = weights.matrix(graph, &text_layer(layer, "self_attn.o_proj.weight"))?; // [E, H*D]
-
-    let qkv = graph.linear(x, &qkv_weight, Some(&qkv_bias)); // [T, (H+2K)*D]
-    let qkv = graph.reshape(&qkv, &pass.row_shape); // [B, S, (H+2K)*D]
+    let qkv = graph.reshape(qkv, row_shape); // [B, S, (H+2K)*D]
     let [query, key, value] = graph.split(&qkv, -1, [queries, keys, keys]);
-    let query = graph.rotary_embedding(
-        &query,
-        &pass.rotation.cos,
-        &pass.rotation.sin,
-        config.num_heads,
-    );
-    let key = graph.rotary_embedding(
-        &key,
-        &pass.rotation.cos,
-        &pass.rotation.sin,
-        config.num_kv_heads,
-    );
+    let query = graph.rotary_embedding(&query, &rotation.cos, &rotation.sin, config.num_heads);
+    let key = graph.rotary_embedding(&key, &rotation.cos, &rotation.sin, config.num_kv_heads);
 
     let cache_shape: [Dim; 4] = [
         "rows".into(),
@@ -84,8 +140,8 @@ pub fn text_attention(
         value: &value,
         past_key: &past_key,
         past_value: &past_value,
-        last_slots: &pass.last_slots,
-        total_length: &pass.total_length,
+        last_slots,
+        total_length,
         num_heads: config.num_heads,
         num_kv_heads: config.num_kv_heads,
         scale: 1.0 / (config.head_dim as f32).sqrt(),
@@ -97,8 +153,7 @@ pub fn text_attention(
         let present = graph.rename(&present, format!("{name}.{layer}"));
         graph.output(&present, DataType::Float, &cache_shape);
     }
-    let attended = graph.reshape_to(&attended, &[-1, size(queries)]); // [T, H*D]
-    Ok(graph.linear(&attended, &output_weight, None)) // [T, E]
+    Ok(graph.reshape_to(&attended, &[-1, size(queries)])) // [T, H*D]
 }
 
 /// How patches are laid out for attention: as windows or as whole images.

@@ -2,21 +2,35 @@
 //!
 //! `// B rows, S new tokens per row, T = B*S, M cache slots, N image tokens, R rows of logits, E hidden, V vocab`
 //!
-//! | input | type | |
+//! | input of both forms | type | |
 //! |---|---|---|
 //! | `input_ids` | i64 `[B, S]` | |
 //! | `position_ids` | i64 `[3, B, S]` | temporal, height, width |
 //! | `image_embeds` | f32 `[N, E]` | N may be 0 |
 //! | `image_positions` | i64 `[N]` | flat `b * S + s` of the token that each replaces |
+//! | `logit_positions` | i64 `[R]` | flat `b * S + s` |
+//!
+//! Output: `logits` f32 `[R, V]`.
+//!
+//! | input of [`Form::Portable`] | type | |
+//! |---|---|---|
 //! | `seqlens_k` | i32 `[B]` | length of the row after the pass, minus 1 |
 //! | `total_length` | i32 | length of the longest row after the pass; S for a first prompt |
-//! | `logit_positions` | i64 `[R]` | flat `b * S + s` |
 //! | `past_key.i`, `past_value.i` | f32 `[B, K, M, D]` | |
 //!
-//! Outputs: `logits` f32 `[R, V]`, and `present_key.i`, `present_value.i`, meant to be bound to the memory of the
-//! past. `S > 1` only as a first prompt, padded on the right; `S = 1` adds a token to rows of any length.
+//! Its further outputs `present_key.i`, `present_value.i` are meant to be bound to the memory of the past. `S > 1` only
+//! as a first prompt, padded on the right; `S = 1` adds a token to rows of any length.
+//!
+//! | input of [`Form::Engine`] | type | |
+//! |---|---|---|
+//! | `cache` | f32 `[blocks, L, 2, K, block]` | keys and values, written in place |
+//! | `sequences` | i32 `[sequences, 4]` | first new token, new tokens, tokens of the prefix, own tokens in the cache |
+//! | `block_table` | i32 `[sequences, M]` | blocks of the prefix, then its own |
+//!
+//! Here the new tokens of all sequences follow each other: B = 1, S = T.
 
-use super::attention::{Pass, text_attention};
+use super::Form;
+use super::attention::{Cache, Pass, text_attention};
 use super::mlp::mlp;
 use super::rope::text_rotation;
 use super::weights::Weights;
@@ -27,7 +41,7 @@ use crate::names::{EMBED_TOKENS, FINAL_NORM, LM_HEAD, text_layer};
 use crate::onnx::{DataType, Graph, Value};
 
 /// The graph's bytes.
-pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
+pub fn build(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
     let text = &config.text;
     let weights = Weights::new(layout);
     let mut graph = Graph::new("decoder", super::WEIGHTS_FILE);
@@ -49,8 +63,6 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
         &["image_tokens".into(), text.hidden_size.into()],
     );
     let image_positions = graph.input("image_positions", DataType::Int64, &["image_tokens".into()]);
-    let last_slots = graph.input("seqlens_k", DataType::Int32, &["rows".into()]);
-    let total_length = graph.input("total_length", DataType::Int32, &[]);
     let logit_positions = graph.input("logit_positions", DataType::Int64, &["logit_rows".into()]);
 
     let embeddings = weights.tensor(graph, EMBED_TOKENS)?; // [V, E]
@@ -62,13 +74,15 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
         &image_positions,
     ); // [T, E]
     let rotation = text_rotation(graph, &position_ids, text)?;
-    let row_shape = row_shape(graph, &input_ids);
-    let pass = Pass {
-        rotation,
-        row_shape,
-        last_slots,
-        total_length,
+    let cache = match form {
+        Form::Portable => Cache::Rows {
+            row_shape: row_shape(graph, &input_ids),
+            last_slots: graph.input("seqlens_k", DataType::Int32, &["rows".into()]),
+            total_length: graph.input("total_length", DataType::Int32, &[]),
+        },
+        Form::Engine => block_cache(graph, text),
     };
+    let pass = Pass { rotation, cache };
     for layer in 0..text.num_layers {
         hidden = decoder_layer(graph, weights, text, layer, &hidden, &pass)?;
     }
@@ -113,6 +127,30 @@ fn row_shape(graph: &mut Graph, input_ids: &Value) -> Value {
     graph.concat(&[&rows, &rest], 0)
 }
 
+/// The inputs of a cache in blocks.
+fn block_cache(graph: &mut Graph, text: &TextConfig) -> Cache {
+    let shape = [
+        "blocks".into(),
+        text.num_layers.into(),
+        2.into(),
+        text.num_kv_heads.into(),
+        "block".into(),
+    ];
+    Cache::Blocks {
+        cache: graph.input("cache", DataType::Float, &shape),
+        sequences: graph.input(
+            "sequences",
+            DataType::Int32,
+            &["sequences".into(), 4.into()],
+        ),
+        block_table: graph.input(
+            "block_table",
+            DataType::Int32,
+            &["sequences".into(), "table".into()],
+        ),
+    }
+}
+
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 fn decoder_layer(
     graph: &mut Graph,
@@ -148,6 +186,10 @@ fn decoder_layer(
         &normed,
         config.intermediate_size,
         false,
+        match pass.cache {
+            Cache::Rows { .. } => Form::Portable,
+            Cache::Blocks { .. } => Form::Engine,
+        },
         name,
     )?;
     Ok(graph.add(&hidden, &gated))

@@ -2,18 +2,21 @@
 //!
 //! `// T rows, E hidden, F intermediate`
 
+use super::Form;
 use super::weights::Weights;
 use crate::error::Result;
 use crate::onnx::{Graph, Value};
 
 /// `down(silu(gate(x)) * up(x))`: x f32 `[T, E]`. `name` gives the published name of a tensor of this MLP, such as
 /// `gate_proj.weight`.
+#[expect(clippy::too_many_arguments, reason = "what the layer is, spelt out")]
 pub fn mlp(
     graph: &mut Graph,
     weights: Weights<'_>,
     x: &Value,
     intermediate_size: usize,
     has_bias: bool,
+    form: Form,
     name: impl Fn(&str) -> String,
 ) -> Result<Value> {
     let gate_up_weight =
@@ -30,9 +33,14 @@ pub fn mlp(
         (None, None)
     };
     let gate_up = graph.linear(x, &gate_up_weight, gate_up_bias.as_ref()); // [T, 2F]
-    let [gate, up] = graph.split(&gate_up, -1, [intermediate_size; 2]);
-    let gate = silu(graph, &gate);
-    let hidden = graph.mul(&gate, &up); // [T, F]
+    let hidden = match form {
+        Form::Portable => {
+            let [gate, up] = graph.split(&gate_up, -1, [intermediate_size; 2]);
+            let gate = silu(graph, &gate);
+            graph.mul(&gate, &up)
+        }
+        Form::Engine => graph.silu_mul(&gate_up),
+    }; // [T, F]
     Ok(graph.linear(&hidden, &down_weight, down_bias.as_ref())) // [T, E]
 }
 

@@ -25,14 +25,23 @@ use crate::error::Result;
 /// The file, beside the graph, that its weights lie in.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
+/// Which operators a graph is made of, and with them how it sees the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Standard ones and ONNX Runtime's: for export, opens in any ONNX Runtime. Rows padded to one width, a buffer each.
+    Portable,
+    /// Those of domain `tor` too, which `rollout` brings along: tokens packed without padding, a cache in shared blocks.
+    Engine,
+}
+
 /// `decoder.onnx`; see [`decoder`] for its inputs and outputs.
-pub fn decoder(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
-    decoder::build(config, layout)
+pub fn decoder(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
+    decoder::build(config, layout, form)
 }
 
 /// `vision.onnx`; see [`vision`] for its inputs and outputs.
-pub fn vision(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
-    vision::build(config, layout)
+pub fn vision(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
+    vision::build(config, layout, form)
 }
 
 /// A number of config.json in the precision that the graph computes in.

@@ -19,6 +19,7 @@
 //!
 //! Output: `image_embeds` f32 `[N/G, text hidden]`, in the order of the image tokens.
 
+use super::Form;
 use super::attention::{Slots, vision_attention};
 use super::mlp::mlp;
 use super::rope::{Rotation, vision_rotation};
@@ -33,7 +34,7 @@ use crate::onnx::{DataType, Graph, Value, size};
 const NORM_EPSILON: f32 = 1e-6;
 
 /// The graph's bytes.
-pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
+pub fn build(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
     let vision = &config.vision;
     let weights = Weights::new(layout);
     let mut graph = Graph::new("vision", super::WEIGHTS_FILE);
@@ -64,7 +65,8 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<Vec<u8>> {
         } else {
             &windows
         };
-        hidden = vision_layer(graph, weights, vision, block, &hidden, &rotation, slots)?;
+        let layer = Layer { block, slots, form };
+        hidden = vision_layer(graph, weights, vision, &layer, &hidden, &rotation)?;
     }
     let tokens = merge(graph, weights, vision, &hidden)?; // [N/G, text hidden], window order
     let tokens = graph.gather(&tokens, &token_order);
@@ -90,16 +92,24 @@ fn patch_embed(
     Ok(graph.linear(&patches, &weight, None))
 }
 
+/// One block of the tower.
+struct Layer<'a> {
+    block: usize,
+    /// How its attention sees the patches.
+    slots: &'a Slots,
+    form: Form,
+}
+
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 fn vision_layer(
     graph: &mut Graph,
     weights: Weights<'_>,
     config: &VisionConfig,
-    block: usize,
+    layer: &Layer<'_>,
     hidden: &Value,
     rotation: &Rotation,
-    slots: &Slots,
 ) -> Result<Value> {
+    let &Layer { block, slots, form } = layer;
     graph.scope(format!("blocks.{block}.attention"));
     let normed = norm(graph, weights, &vision_block(block, "norm1.weight"), hidden)?;
     let attended = vision_attention(graph, weights, config, block, &normed, rotation, slots)?;
@@ -119,6 +129,7 @@ fn vision_layer(
         &normed,
         config.intermediate_size,
         true,
+        form,
         name,
     )?;
     Ok(graph.add(&hidden, &gated))

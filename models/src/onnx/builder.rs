@@ -16,6 +16,8 @@ const IR_VERSION: i64 = 11;
 const STANDARD_OPSET: i64 = 23;
 /// Domain of ONNX Runtime's own operators.
 pub(super) const MICROSOFT: &str = "com.microsoft";
+/// Domain of the operators that `rollout` brings along.
+pub const TOR: &str = "tor";
 
 /// A tensor of the graph, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,13 +200,10 @@ impl Graph {
     /// The file's bytes.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
-        let opset = |domain: &str, version| OperatorSetIdProto {
-            domain: Some(domain.to_owned()),
-            version: Some(version),
-        };
         ModelProto {
             ir_version: Some(IR_VERSION),
             producer_name: Some("tor".to_owned()),
+            opset_import: self.opsets(),
             graph: Some(GraphProto {
                 node: self.nodes,
                 name: Some(self.name.to_owned()),
@@ -212,9 +211,25 @@ impl Graph {
                 input: self.inputs,
                 output: self.outputs,
             }),
-            opset_import: vec![opset("", STANDARD_OPSET), opset(MICROSOFT, 1)],
         }
         .encode_to_vec()
+    }
+
+    /// The operator sets in use: a graph of standard operators names no other.
+    fn opsets(&self) -> Vec<OperatorSetIdProto> {
+        let versions = [("", STANDARD_OPSET), (MICROSOFT, 1), (TOR, 1)];
+        let is_used = |domain| {
+            let mut domains = self.nodes.iter().map(|node| node.domain());
+            domains.any(|used| used == domain)
+        };
+        versions
+            .into_iter()
+            .filter(|(domain, _)| is_used(*domain))
+            .map(|(domain, version)| OperatorSetIdProto {
+                domain: Some(domain.to_owned()),
+                version: Some(version),
+            })
+            .collect()
     }
 }
 

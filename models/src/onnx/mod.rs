@@ -10,5 +10,5 @@ pub mod builder;
 pub mod ops;
 pub mod proto;
 
-pub use builder::{Dim, Graph, Value, size};
+pub use builder::{Dim, Graph, TOR, Value, size};
 pub use proto::DataType;

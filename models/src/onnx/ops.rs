@@ -1,7 +1,7 @@
 //! One function per operator. Shapes are those of the operator's documentation; standard operators are of set 23,
-//! `com.microsoft` is ONNX Runtime's own domain.
+//! `com.microsoft` is ONNX Runtime's own domain, `tor` that of the operators which `rollout` brings along.
 
-use super::builder::{Graph, MICROSOFT, Value, float, int, size};
+use super::builder::{Graph, MICROSOFT, TOR, Value, float, int, size};
 use super::proto::DataType;
 
 impl Graph {
@@ -214,6 +214,25 @@ impl Graph {
         std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
     }
 
+    /// `silu(gate) * up` (`tor`): gate_up `[T, 2F]`, gate in the first half of a row, to `[T, F]`.
+    pub fn silu_mul(&mut self, gate_up: &Value) -> Value {
+        self.one(TOR, "SiluMul", &[Some(gate_up)], Vec::new())
+    }
+
+    /// Rotary embedding and causal attention over a paged cache, which gets the new keys and values (`tor`): to
+    /// `[T, H * D]`. The operator's own documentation is in `rollout` (`engine::attention`).
+    pub fn paged_attention(&mut self, inputs: &PagedAttention<'_>) -> Value {
+        let i = inputs;
+        let attributes = vec![
+            int("layer", size(i.layer)),
+            int("num_heads", size(i.num_heads)),
+            int("num_kv_heads", size(i.num_kv_heads)),
+            int("head_dim", size(i.head_dim)),
+        ];
+        let inputs = [i.qkv, i.cos, i.sin, i.cache, i.sequences, i.block_table].map(Some);
+        self.one(TOR, "PagedAttention", &inputs, attributes)
+    }
+
     fn standard(&mut self, op_type: &str, inputs: &[&Value]) -> Value {
         let inputs: Vec<_> = inputs.iter().map(|&input| Some(input)).collect();
         self.one("", op_type, &inputs, Vec::new())
@@ -259,4 +278,29 @@ pub struct CachedAttention<'a> {
     pub num_kv_heads: usize,
     /// Factor of the scores.
     pub scale: f32,
+}
+
+/// Inputs and dimensions of [`Graph::paged_attention`].
+#[derive(Debug, Clone, Copy)]
+pub struct PagedAttention<'a> {
+    /// `[T, (H + 2K) * D]`, not rotated.
+    pub qkv: &'a Value,
+    /// `[1, T, D/2]`.
+    pub cos: &'a Value,
+    /// `[1, T, D/2]`.
+    pub sin: &'a Value,
+    /// `[N, L, 2, K, block]`: keys and values of all layers, in blocks.
+    pub cache: &'a Value,
+    /// i32 `[B, 4]`: a sequence's first new token, number of new tokens, tokens of its prefix, tokens of its own in the cache.
+    pub sequences: &'a Value,
+    /// i32 `[B, M]`: blocks of the prefix, then its own.
+    pub block_table: &'a Value,
+    /// Index into the cache.
+    pub layer: usize,
+    /// H.
+    pub num_heads: usize,
+    /// K.
+    pub num_kv_heads: usize,
+    /// D.
+    pub head_dim: usize,
 }

@@ -1,211 +1,284 @@
-//! Keys and values of the tokens seen so far: one pair of buffers per layer, allocated once, updated in place.
+//! Keys and values of the tokens seen so far, in blocks that sequences take and give back.
 //!
-//! `// L layers, B rows, K kv heads, M slots, D head dim`
+//! `// N blocks, L layers, K kv heads, D head dim, Dl = ceil(D / 16) lanes of 16`
 //!
-//! A forward pass over `n` rows uses rows `0..n`, so a batch that shrinks keeps its rows packed at the front
-//! (`copy_rows` moves a survivor into a hole) and nothing is allocated again.
+//! A prompt's blocks are filled once and read by every response of its group; each response has blocks of its own
+//! for what it says. Nothing is ever copied or moved.
 
 use std::ops::Range;
 
+use memmap2::MmapMut;
 use models::config::TextConfig;
 
+use super::kernel::lanes::{LANES, Lanes};
 use crate::error::{Error, Result};
 
-/// Keys and values, f32 `[B, K, M, D]` for each of L layers.
-pub struct KvCache {
-    pub(super) keys: Vec<Vec<f32>>,   // L x [B, K, M, D]
-    pub(super) values: Vec<Vec<f32>>, // L x [B, K, M, D]
-    rows: usize,
-    slots: usize,
-    kv_heads: usize,
-    head_dim: usize,
+/// Tokens in a block.
+pub(super) const BLOCK: usize = 32;
+
+/// Blocks that hold `tokens` tokens.
+#[must_use]
+pub fn blocks_of(tokens: usize) -> usize {
+    tokens.div_ceil(BLOCK)
 }
 
-impl KvCache {
-    /// Room for `rows` sequences of at most `slots` tokens. Pages are touched only when tokens arrive.
-    #[must_use]
-    pub fn new(config: &TextConfig, rows: usize, slots: usize) -> Self {
-        let length = rows * config.num_kv_heads * slots * config.head_dim;
-        let buffers = || (0..config.num_layers).map(|_| vec![0.0; length]).collect();
+/// What a part of a block holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// `[D, BLOCK]`: a query is multiplied with sixteen tokens at a time.
+    Keys,
+    /// `[BLOCK, Dl]`.
+    Values,
+}
+
+/// Where things are: `[N, L, 2, K, block]`, a block of one head being `BLOCK * Dl` lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CacheLayout {
+    pub(super) num_layers: usize,
+    pub(super) num_kv_heads: usize,
+    pub(super) head_dim: usize,
+}
+
+impl CacheLayout {
+    fn new(config: &TextConfig) -> Self {
         Self {
-            keys: buffers(),
-            values: buffers(),
-            rows,
-            slots,
-            kv_heads: config.num_kv_heads,
+            num_layers: config.num_layers,
+            num_kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
         }
     }
 
-    /// Bytes that a cache of this size may come to hold, keys and values of all layers.
-    #[must_use]
-    pub fn bytes(config: &TextConfig, rows: usize, slots: usize) -> usize {
-        2 * config.num_layers
-            * rows
-            * config.num_kv_heads
-            * slots
-            * config.head_dim
-            * size_of::<f32>()
+    /// Lanes of one head's keys or values in a block.
+    fn head_lanes(&self) -> usize {
+        BLOCK * self.head_dim.div_ceil(LANES)
     }
 
-    /// Rows (B).
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// Lanes of a block, all layers.
+    pub(super) fn block_lanes(&self) -> usize {
+        self.num_layers * 2 * self.num_kv_heads * self.head_lanes()
     }
 
-    /// Token slots of each row (M).
-    #[must_use]
-    pub fn slots(&self) -> usize {
-        self.slots
+    /// The lanes of one head's keys or values.
+    #[inline]
+    pub(super) fn at(&self, block: usize, layer: usize, kind: Kind, head: usize) -> Range<usize> {
+        let pair = (block * self.num_layers + layer) * 2 + kind as usize;
+        let start = (pair * self.num_kv_heads + head) * self.head_lanes();
+        start..start + self.head_lanes()
+    }
+}
+
+/// A pool of blocks.
+///
+/// Blocks are first promised, then taken one by one as tokens come: a sequence that was admitted never runs out, and memory
+/// is touched only for tokens that are there.
+#[derive(Debug)]
+pub struct KvCache {
+    layout: CacheLayout,
+    /// None when there is no block.
+    memory: Option<MmapMut>,
+    num_blocks: usize,
+    /// Free ones, those touched last on top.
+    free: Vec<u32>,
+    /// Of the free ones, how many are promised.
+    promised: usize,
+}
+
+impl KvCache {
+    /// `num_blocks` free blocks. Memory is the system's until tokens come.
+    ///
+    /// # Errors
+    /// More than the system can give, or more blocks than have numbers.
+    pub fn new(config: &TextConfig, num_blocks: usize) -> Result<Self> {
+        let layout = CacheLayout::new(config);
+        let refused = |reason: String| Error::Cache { reason };
+        let count = i32::try_from(num_blocks)
+            .ok()
+            .and_then(|count| u32::try_from(count).ok());
+        let count = count.ok_or_else(|| refused(format!("{num_blocks} blocks are too many")))?;
+        let bytes = num_blocks
+            .checked_mul(layout.block_lanes() * size_of::<Lanes>())
+            .ok_or_else(|| refused(format!("{num_blocks} blocks are too many")))?;
+        let memory = (bytes > 0).then(|| MmapMut::map_anon(bytes)).transpose();
+        let memory = memory.map_err(|error| {
+            refused(format!(
+                "{} MiB: {error}; lower --rows or --kv-cache-mib",
+                bytes >> 20
+            ))
+        })?;
+        Ok(Self {
+            layout,
+            memory,
+            num_blocks,
+            free: (0..count).rev().collect(),
+            promised: 0,
+        })
     }
 
-    /// Gives the same memory another shape; what it held is lost. Grows only when it must: for caches that are
-    /// thrown away after one pass (prefill, scoring).
-    pub fn reshape(&mut self, rows: usize, slots: usize) {
-        let length = rows * self.kv_heads * slots * self.head_dim;
-        for buffer in self.keys.iter_mut().chain(&mut self.values) {
-            if buffer.len() < length {
-                *buffer = vec![0.0; length];
-            }
+    /// Bytes of a block, keys and values of all layers.
+    #[must_use]
+    pub fn block_bytes(config: &TextConfig) -> usize {
+        CacheLayout::new(config).block_lanes() * size_of::<Lanes>()
+    }
+
+    /// Blocks, free or not.
+    #[must_use]
+    pub fn num_blocks(&self) -> usize {
+        self.num_blocks
+    }
+
+    /// Blocks that may still be promised.
+    #[must_use]
+    pub fn num_available(&self) -> usize {
+        self.free.len() - self.promised
+    }
+
+    /// Promises `count` blocks; false, and nothing happens, when so many are not to be had.
+    pub fn promise(&mut self, count: usize) -> bool {
+        let is_there = count <= self.num_available();
+        if is_there {
+            self.promised += count;
         }
-        self.rows = rows;
-        self.slots = slots;
+        is_there
     }
 
-    /// Copies the first `length` tokens of `from[source]` into every row of `targets`: a prompt prefilled once
-    /// becomes the start of each response of its group.
-    pub fn copy_rows(
-        &mut self,
-        from: &Self,
-        source: usize,
-        targets: Range<usize>,
-        length: usize,
-    ) -> Result<()> {
-        self.check_row(targets.end.saturating_sub(1), length)?;
-        from.check_row(source, length)?;
-        if (self.kv_heads, self.head_dim, self.keys.len())
-            != (from.kv_heads, from.head_dim, from.keys.len())
-        {
-            return Err(Error::Cache {
-                reason: "the two caches belong to different models".to_owned(),
-            });
-        }
-        let tokens = length * self.head_dim;
-        let pairs = self
-            .keys
-            .iter_mut()
-            .zip(&from.keys)
-            .chain(self.values.iter_mut().zip(&from.values));
-        for (to, from_buffer) in pairs {
-            for head in 0..self.kv_heads {
-                let start = (source * self.kv_heads + head) * from.slots * self.head_dim;
-                let tokens_of_head = &from_buffer[start..start + tokens];
-                for row in targets.clone() {
-                    let start = (row * self.kv_heads + head) * self.slots * self.head_dim;
-                    to[start..start + tokens].copy_from_slice(tokens_of_head);
-                }
-            }
+    /// Hands out promised blocks until `blocks` has room for `tokens`.
+    ///
+    /// # Errors
+    /// More than was promised.
+    pub fn extend(&mut self, blocks: &mut Vec<u32>, tokens: usize) -> Result<()> {
+        while blocks.len() < blocks_of(tokens) {
+            let block = (self.promised > 0).then(|| self.free.pop()).flatten();
+            blocks.push(block.ok_or_else(|| Error::Cache {
+                reason: "a sequence is longer than the blocks promised to it".to_owned(),
+            })?);
+            self.promised -= 1;
         }
         Ok(())
     }
 
-    /// Moves the first `length` tokens of row `source` to row `target` of the same cache: closes the hole that a
-    /// finished row leaves.
-    pub fn move_row(&mut self, source: usize, target: usize, length: usize) -> Result<()> {
-        self.check_row(source, length)?;
-        self.check_row(target, length)?;
-        let tokens = length * self.head_dim;
-        for buffer in self.keys.iter_mut().chain(&mut self.values) {
-            for head in 0..self.kv_heads {
-                let stride = self.slots * self.head_dim;
-                let start = (source * self.kv_heads + head) * stride;
-                buffer.copy_within(
-                    start..start + tokens,
-                    (target * self.kv_heads + head) * stride,
-                );
-            }
+    /// Takes blocks back, and what is left of a promise of `promised` blocks that they were taken from.
+    pub fn give_back(&mut self, blocks: &mut Vec<u32>, promised: usize) {
+        self.promised = self
+            .promised
+            .saturating_sub(promised.saturating_sub(blocks.len()));
+        self.free.append(blocks);
+    }
+
+    /// More blocks, for a pool without a limit. What they hold stays.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn grow(&mut self, config: &TextConfig, num_blocks: usize) -> Result<()> {
+        if num_blocks <= self.num_blocks {
+            return Ok(());
         }
+        let mut larger = Self::new(config, num_blocks)?;
+        if let (Some(new), Some(old)) = (&mut larger.memory, &self.memory) {
+            new[..old.len()].copy_from_slice(old);
+        }
+        let known = u32::try_from(self.num_blocks).unwrap_or(u32::MAX);
+        larger.free.retain(|&block| block >= known);
+        larger.free.append(&mut self.free);
+        larger.promised = self.promised;
+        *self = larger;
         Ok(())
     }
 
-    /// Elements of one buffer of the first `rows` rows.
-    pub(super) fn elements(&self, rows: usize) -> usize {
-        rows * self.kv_heads * self.slots * self.head_dim
-    }
-
-    /// Shape of the first `rows` rows: `[rows, K, M, D]`.
-    pub(super) fn shape(&self, rows: usize) -> [usize; 4] {
-        [rows, self.kv_heads, self.slots, self.head_dim]
-    }
-
-    fn check_row(&self, row: usize, length: usize) -> Result<()> {
-        if row >= self.rows || length > self.slots {
-            return Err(Error::Cache {
-                reason: format!(
-                    "row {row} with {length} tokens of a cache of {} rows, {} slots",
-                    self.rows, self.slots
-                ),
-            });
+    /// All of it, f32 `[N, L, 2, K, block]`.
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        match &mut self.memory {
+            Some(memory) => bytemuck::cast_slice_mut(memory),
+            None => &mut [],
         }
-        Ok(())
+    }
+
+    /// The shape of [`Self::values_mut`].
+    pub(super) fn shape(&self) -> [usize; 5] {
+        [
+            self.num_blocks,
+            self.layout.num_layers,
+            2,
+            self.layout.num_kv_heads,
+            self.layout.head_lanes() * LANES,
+        ]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn cache(rows: usize, slots: usize) -> KvCache {
-        let buffer = |layer: usize| {
-            (0..rows * 2 * slots * 3)
-                .map(|i| (1000 * layer + i) as f32)
-                .collect::<Vec<_>>()
-        };
-        KvCache {
-            keys: vec![buffer(0), buffer(1)],
-            values: vec![buffer(2), buffer(3)],
-            rows,
-            slots,
-            kv_heads: 2,
-            head_dim: 3,
-        }
+    fn config() -> TextConfig {
+        let model = ::tests::Fixtures::open().unwrap().model();
+        models::config::ModelConfig::from_dir(&model).unwrap().text
     }
 
-    fn token(cache: &KvCache, layer: usize, row: usize, head: usize, slot: usize) -> &[f32] {
-        let start = ((row * 2 + head) * cache.slots + slot) * 3;
-        &cache.values[layer][start..start + 3]
-    }
-
-    #[test]
-    fn a_prompt_is_copied_to_each_row_of_its_group() {
-        let prompt = cache(2, 4);
-        let mut group = cache(3, 7);
-        let before = group.values.clone();
-        group.copy_rows(&prompt, 1, 1..3, 4).unwrap();
-        for (layer, before) in before.iter().enumerate() {
-            for head in 0..2 {
-                for slot in 0..4 {
-                    for row in 1..3 {
-                        assert_eq!(
-                            token(&group, layer, row, head, slot),
-                            token(&prompt, layer, 1, head, slot)
-                        );
-                    }
+    proptest! {
+        /// No block has two owners, none is lost, and what was promised is there.
+        #[test]
+        fn blocks_have_one_owner(num_blocks in 1_usize..40, wishes in prop::collection::vec((1_usize..9, 0_usize..300, any::<bool>()), 1..60)) {
+            let config = config();
+            let mut cache = KvCache::new(&config, num_blocks).unwrap();
+            let mut owners: Vec<(usize, Vec<u32>)> = Vec::new();
+            for (promise, tokens, gives_back) in wishes {
+                if cache.promise(promise) {
+                    let mut blocks = Vec::new();
+                    cache.extend(&mut blocks, tokens.min(promise * BLOCK)).unwrap();
+                    owners.push((promise, blocks));
                 }
+                if gives_back && !owners.is_empty() {
+                    let (promise, mut blocks) = owners.remove(tokens % owners.len());
+                    cache.give_back(&mut blocks, promise);
+                }
+                let promised: usize = owners.iter().map(|(promise, _)| promise).sum();
+                prop_assert_eq!(cache.num_available(), num_blocks - promised);
+                let mut taken: Vec<u32> = owners.iter().flat_map(|(_, blocks)| blocks.clone()).collect();
+                taken.sort_unstable();
+                taken.dedup();
+                prop_assert_eq!(taken.len(), owners.iter().map(|(_, blocks)| blocks.len()).sum::<usize>());
             }
-            assert_eq!(group.values[layer][..2 * 7 * 3], before[..2 * 7 * 3]);
         }
     }
 
     #[test]
-    fn a_hole_is_closed_and_bad_rows_are_refused() {
-        let mut batch = cache(3, 4);
-        let last = token(&batch, 1, 2, 1, 2).to_vec();
-        batch.move_row(2, 0, 3).unwrap();
-        assert_eq!(token(&batch, 1, 0, 1, 2), last);
-        assert!(batch.move_row(3, 0, 1).is_err());
-        assert!(batch.copy_rows(&cache(1, 9), 0, 0..1, 5).is_err());
-        assert!(batch.copy_rows(&cache(1, 2), 0, 0..1, 3).is_err());
+    fn growing_keeps_blocks_and_what_they_hold() {
+        let config = config();
+        let mut cache = KvCache::new(&config, 2).unwrap();
+        assert!(cache.promise(2) && !cache.promise(1));
+        let mut blocks = Vec::new();
+        cache.extend(&mut blocks, 2 * BLOCK).unwrap();
+        assert!(cache.extend(&mut blocks.clone(), 3 * BLOCK).is_err());
+        cache.values_mut()[5] = 7.0;
+        cache.grow(&config, 5).unwrap();
+        assert_eq!((cache.num_blocks(), cache.num_available()), (5, 3));
+        assert_eq!(cache.values_mut()[5], 7.0);
+        assert!(cache.promise(3));
+        let mut more = Vec::new();
+        cache.extend(&mut more, 3 * BLOCK).unwrap();
+        more.append(&mut blocks);
+        more.sort_unstable();
+        assert_eq!(more, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn parts_of_the_cache_do_not_overlap() {
+        let layout = CacheLayout {
+            num_layers: 3,
+            num_kv_heads: 2,
+            head_dim: 24,
+        };
+        let mut seen = vec![0; 4 * layout.block_lanes()];
+        for (block, layer, head) in
+            (0..4).flat_map(|b| (0..3).flat_map(move |l| (0..2).map(move |h| (b, l, h))))
+        {
+            for kind in [Kind::Keys, Kind::Values] {
+                seen[layout.at(block, layer, kind, head)]
+                    .iter_mut()
+                    .for_each(|n| *n += 1);
+            }
+        }
+        assert!(seen.iter().all(|&n| n == 1));
     }
 }

@@ -56,6 +56,14 @@ pub(super) struct Group {
     pub(super) responses: Vec<Response>,
     /// Responses that have not ended.
     pub(super) unfinished: usize,
+    /// Blocks of the cache that hold the prompt, from its pass until the last response has ended.
+    pub(super) prompt_blocks: Vec<u32>,
+    /// Blocks of the cache that hold each response.
+    pub(super) response_blocks: Vec<Vec<u32>>,
+    /// Which responses have ended.
+    pub(super) is_over: Vec<bool>,
+    /// Responses that have a row, or had one.
+    pub(super) started: usize,
     /// Logits [V] of the first token, from the prompt's pass until the last response has drawn from them.
     pub(super) first_logits: Option<Vec<f32>>,
     /// Weights of that pass.
@@ -67,18 +75,19 @@ impl Group {
         Self {
             responses: (0..job.group_size).map(|_| Response::empty()).collect(),
             unfinished: job.group_size,
+            prompt_blocks: Vec::new(),
+            response_blocks: vec![Vec::new(); job.group_size],
+            is_over: vec![false; job.group_size],
+            started: 0,
             first_logits: None,
             prefill_version: PolicyVersion::default(),
             job,
         }
     }
 
-    /// Tokens of this response that the cache holds: all but the one drawn last.
+    /// Tokens of this response that have been read: all but the one drawn last.
     pub(super) fn cached_tokens(&self, response: usize) -> usize {
-        match self.responses[response].token_ids.len() {
-            0 => 0,
-            drawn => self.job.prompt.len() + drawn - 1,
-        }
+        self.responses[response].token_ids.len().saturating_sub(1)
     }
 }
 

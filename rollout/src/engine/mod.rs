@@ -4,41 +4,50 @@
 //! prompt and its random stream (run seed, ticket, response index), never on what shares the pass.
 //!
 //! # Layout
-//! - `session`: the model on ONNX Runtime; the only file that names `ort`
-//! - `cache`: keys and values of the rows
+//! - `session`: the model on ONNX Runtime; this module alone names `ort`
+//! - `kernel`: what ONNX Runtime lacks on the CPU: attention over shared blocks
+//! - `cache`: keys and values, in blocks that sequences take and give back
 //! - `library`: where the ONNX Runtime library is
 //! - `inputs`: a prompt as the model takes it
-//! - `schedule`: which response sits in which row
-//! - `prefill`, `decode`, `score`: the three kinds of pass
+//! - `schedule`: which responses are under way, and which come next
+//! - `pass`: new tokens of many sequences, packed
+//! - `decode`: a pass with one token per row; `stream`: passes over known tokens (prompts, `score`)
 //! - `sample`: the sampler over many rows
+//! - `spent`: where the time went
 
 pub mod cache;
 mod decode;
 mod group;
 mod inputs;
+mod kernel;
 pub mod library;
-mod prefill;
+mod pass;
 mod sample;
 mod schedule;
 mod score;
 pub mod session;
+mod spent;
+mod stream;
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use shared::ids::PolicyVersion;
 
-pub use cache::KvCache;
+pub use cache::{KvCache, blocks_of};
 pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
-pub use session::{
-    EngineKind, EngineLoader, EngineModel, ForwardInputs, Logits, build_info, probe,
-};
+pub use pass::{Pass, Piece};
+pub use session::{EngineKind, EngineLoader, EngineModel, Logits, build_info, probe};
+pub use spent::Spent;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sampler::{Sampler, Sampling, Scored, uniform};
 use decode::NextToken;
 use group::Group;
 use schedule::{Schedule, Seat};
+use score::Given;
+use stream::Stream;
 
 /// What does not change while the engine lives.
 #[derive(Debug, Clone)]
@@ -47,6 +56,8 @@ pub struct EngineSettings {
     pub rows: usize,
     /// Longest response in tokens, the end token included.
     pub max_response_tokens: usize,
+    /// Blocks of the key/value cache: a response starts when those it may come to need are free.
+    pub cache_blocks: usize,
     /// Tokens that end a response.
     pub eos: Vec<u32>,
     /// Key of all randomness.
@@ -63,44 +74,65 @@ pub struct Engine {
     samplers: Vec<Sampler>,
     schedule: Schedule,
     groups: HashMap<u64, Group>,
-    /// Keys and values of the rows being decoded.
-    rows_cache: KvCache,
-    /// Of the prompt at the head of the queue, until its last response has a row.
-    prompt_cache: KvCache,
-    /// Of passes that are thrown away.
+    /// Of prompts and responses under way.
+    cache: KvCache,
+    /// Of passes whose keys and values are thrown away.
     score_cache: KvCache,
     finished: Vec<FinishedGroup>,
     num_groups: u64,
     num_tokens: u64,
+    spent: Spent,
 }
 
 impl Engine {
     /// An idle engine with the weights of `version`.
-    #[must_use]
-    pub fn new(settings: EngineSettings, model: EngineModel, version: PolicyVersion) -> Self {
+    ///
+    /// # Errors
+    /// No memory for the cache.
+    pub fn new(
+        settings: EngineSettings,
+        model: EngineModel,
+        version: PolicyVersion,
+    ) -> Result<Self> {
         let text = &model.config().text;
-        Self {
+        Ok(Self {
             samplers: sample::samplers(&settings.sampling),
             schedule: Schedule::new(settings.rows),
             groups: HashMap::new(),
-            rows_cache: KvCache::new(text, settings.rows.max(1), 0),
-            prompt_cache: KvCache::new(text, 0, 0),
-            score_cache: KvCache::new(text, 0, 0),
+            cache: KvCache::new(text, settings.cache_blocks)?,
+            score_cache: KvCache::new(text, 0)?,
             finished: Vec::new(),
             num_groups: 0,
             num_tokens: 0,
+            spent: Spent::default(),
             settings,
             model,
             version,
-        }
+        })
     }
 
-    /// Takes a group in. Its responses start as soon as rows are free.
-    pub fn submit(&mut self, job: Job) {
+    /// Takes a group in. Its responses start as soon as there are rows and blocks for them.
+    ///
+    /// # Errors
+    /// A prompt that would never find room in the cache.
+    pub fn submit(&mut self, job: Job) -> Result<()> {
+        let needed = blocks_of(job.prompt.len()) + blocks_of(self.settings.max_response_tokens);
+        if needed > self.cache.num_blocks() {
+            return Err(Error::Cache {
+                reason: format!(
+                    "a prompt of {} tokens and one response of up to {} need {needed} blocks, there are {}: raise \
+                     --kv-cache-mib or lower --max-response-tokens",
+                    job.prompt.len(),
+                    self.settings.max_response_tokens,
+                    self.cache.num_blocks()
+                ),
+            });
+        }
         // Filed under a number of our own: a ticket may come twice.
         self.schedule.push(self.num_groups, job.group_size);
         self.groups.insert(self.num_groups, Group::new(job));
         self.num_groups += 1;
+        Ok(())
     }
 
     /// Goes on with other weights. Responses under way keep what is cached of their prompt and say so in their versions.
@@ -144,6 +176,12 @@ impl Engine {
         std::mem::take(&mut self.finished)
     }
 
+    /// Where the time went since the start.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.spent
+    }
+
     /// Brings every row one token further. Does nothing when idle.
     ///
     /// # Errors
@@ -152,68 +190,145 @@ impl Engine {
         self.schedule()?;
         if let Some(logits) = self.run()? {
             let tokens = self.sample(&logits)?;
-            self.accept(&tokens)?;
+            self.accept(&tokens);
         }
+        self.finish()
+    }
+
+    /// Fills free rows: each new prompt is read once, and the first token of each response drawn from its logits.
+    fn schedule(&mut self) -> Result<()> {
+        let start = self.schedule.rows().len();
+        let longest = blocks_of(self.settings.max_response_tokens);
+        let (groups, cache) = (&mut self.groups, &mut self.cache);
+        let mut prompts = Vec::new();
+        loop {
+            let placed = self.schedule.place(|seat| {
+                let Some(group) = groups.get_mut(&seat.group) else {
+                    return true;
+                };
+                let prompt = if group.started == 0 {
+                    blocks_of(group.job.prompt.len())
+                } else {
+                    0
+                };
+                let is_admitted = cache.promise(longest + prompt);
+                if is_admitted && group.started == 0 {
+                    prompts.push(seat.group);
+                }
+                group.started += usize::from(is_admitted);
+                is_admitted
+            });
+            if placed.is_none() {
+                break;
+            }
+        }
+        self.prefill(&prompts)?;
+        self.draw_first(start)
+    }
+
+    /// Reads the prompts of groups; several go through a pass together.
+    fn prefill(&mut self, keys: &[u64]) -> Result<()> {
+        let prompts: Vec<&PromptInputs> = keys
+            .iter()
+            .filter_map(|key| self.groups.get(key).map(|group| &group.job.prompt))
+            .collect();
+        if prompts.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let embeds = stream::embed_images(&mut self.model, &prompts)?;
+        self.spent.vision += start.elapsed();
+        let start = Instant::now();
+        let mut streams: Vec<_> = prompts
+            .iter()
+            .zip(&embeds)
+            .map(|(prompt, embeds)| Stream::prompt(prompt, embeds))
+            .collect();
+        let mut logits_of = vec![Vec::new(); keys.len()];
+        stream::read(
+            &mut self.model,
+            &mut self.cache,
+            &mut streams,
+            |wanted, logits| {
+                for (place, row) in wanted.iter().zip(logits.rows()?) {
+                    logits_of[place.stream] = row.to_vec();
+                }
+                Ok(())
+            },
+        )?;
+        let blocks: Vec<_> = streams.into_iter().map(|stream| stream.blocks).collect();
+        for ((key, blocks), logits) in keys.iter().zip(blocks).zip(logits_of) {
+            if let Some(group) = self.groups.get_mut(key) {
+                group.prompt_blocks = blocks;
+                group.first_logits = Some(logits);
+                group.prefill_version = self.version;
+            }
+        }
+        self.spent.prefill += start.elapsed();
         Ok(())
     }
 
-    /// Fills free rows: the prompt's first pass once per group, then its cache into each row with the first token.
-    fn schedule(&mut self) -> Result<()> {
-        while let Some(seat) = self.schedule.place() {
-            let row = self.schedule.rows().len() - 1;
-            let Some(group) = self.groups.get_mut(&seat.group) else {
-                continue;
-            };
-            if group.first_logits.is_none() {
-                group.first_logits = Some(prefill::prefill(
-                    &mut self.model,
-                    &mut self.prompt_cache,
-                    &group.job.prompt,
-                )?);
-                group.prefill_version = self.version;
-            }
-            let Some(logits) = &group.first_logits else {
-                continue;
-            };
+    /// Draws the first token of the responses in the rows from `start` on.
+    fn draw_first(&mut self, start: usize) -> Result<()> {
+        let clock = Instant::now();
+        let seats = self.schedule.rows()[start..].to_vec();
+        let of = |seat: &Seat| {
+            let group = self.groups.get(&seat.group)?;
             let number = uniform(
                 self.settings.run_seed,
                 group.job.ticket.0,
                 to_u64(seat.response),
                 0,
             );
-            let token = sample::draw_rows(&mut self.samplers, &[logits], &[number])?;
-            let prompt_tokens = group.job.prompt.len();
-            let version = group.prefill_version;
-            if seat.response + 1 == group.job.group_size {
+            Some((
+                group.first_logits.as_deref()?,
+                number,
+                group.prefill_version,
+            ))
+        };
+        let known: Vec<_> = seats.iter().filter_map(of).collect();
+        let logits: Vec<&[f32]> = known.iter().map(|(logits, ..)| *logits).collect();
+        let uniforms: Vec<f64> = known.iter().map(|(_, number, _)| *number).collect();
+        let versions: Vec<_> = known.iter().map(|(.., version)| *version).collect();
+        let tokens = sample::draw_rows(&mut self.samplers, &logits, &uniforms)?;
+        for ((seat, token), version) in seats.into_iter().zip(tokens).zip(versions) {
+            self.extend(seat, token, version);
+            if let Some(group) = self.groups.get_mut(&seat.group)
+                && group.started == group.job.group_size
+            {
                 group.first_logits = None;
             }
-            self.make_room(row, prompt_tokens + 1)?;
-            self.rows_cache
-                .copy_rows(&self.prompt_cache, 0, row..row + 1, prompt_tokens)?;
-            if self.extend(seat, token[0], version) {
-                self.finish(row)?;
-            }
         }
+        self.free_rows();
+        self.spent.sampling += clock.elapsed();
         Ok(())
     }
 
-    /// One decoding pass over the rows in use; logits [B, V].
+    /// One decoding pass over the rows in use; logits [rows, V].
     fn run(&mut self) -> Result<Option<Logits>> {
-        let tokens: Vec<NextToken> = self
-            .schedule
-            .rows()
-            .iter()
-            .filter_map(|seat| self.next_token(*seat))
+        let start = Instant::now();
+        for seat in self.schedule.rows() {
+            if let Some(group) = self.groups.get_mut(&seat.group) {
+                let tokens = group.cached_tokens(seat.response) + 1;
+                self.cache
+                    .extend(&mut group.response_blocks[seat.response], tokens)?;
+            }
+        }
+        let rows = self.schedule.rows().iter();
+        let tokens: Vec<NextToken<'_>> = rows
+            .filter_map(|seat| next_token(self.groups.get(&seat.group)?, seat.response))
             .collect();
-        let Some(needed) = tokens.iter().map(|token| token.length).max() else {
+        if tokens.is_empty() {
             return Ok(None);
-        };
-        self.make_room(tokens.len(), needed)?;
-        decode::decode(&mut self.model, &mut self.rows_cache, &tokens).map(Some)
+        }
+        let logits = decode::decode(&mut self.model, &mut self.cache, &tokens)?;
+        self.spent.decode += start.elapsed();
+        Ok(Some(logits))
     }
 
     /// Draws a token per row.
     fn sample(&mut self, logits: &Logits) -> Result<Vec<Scored>> {
+        let start = Instant::now();
         let seed = self.settings.run_seed;
         let number = |seat: &Seat| {
             let group = self.groups.get(&seat.group)?;
@@ -226,93 +341,111 @@ impl Engine {
             ))
         };
         let uniforms: Vec<f64> = self.schedule.rows().iter().filter_map(number).collect();
-        sample::draw_rows(
+        let tokens = sample::draw_rows(
             &mut self.samplers,
             &logits.rows()?.collect::<Vec<_>>(),
             &uniforms,
-        )
+        )?;
+        self.spent.sampling += start.elapsed();
+        Ok(tokens)
     }
 
     /// Adds the drawn tokens to their responses and frees the rows that came to an end.
-    fn accept(&mut self, tokens: &[Scored]) -> Result<()> {
-        // From the last row down: the row that moves into a hole has been looked at already.
-        for row in (0..tokens.len()).rev() {
-            if self.extend(self.schedule.rows()[row], tokens[row], self.version) {
-                self.finish(row)?;
-            }
+    fn accept(&mut self, tokens: &[Scored]) {
+        let seats = self.schedule.rows().to_vec();
+        for (seat, &token) in seats.into_iter().zip(tokens) {
+            self.extend(seat, token, self.version);
         }
-        Ok(())
+        self.free_rows();
     }
 
-    /// Adds a token to a response; true when it was the last.
-    fn extend(&mut self, seat: Seat, token: Scored, version: PolicyVersion) -> bool {
+    /// Adds a token to a response. When it was the last, its blocks are free again.
+    fn extend(&mut self, seat: Seat, token: Scored, version: PolicyVersion) {
         self.num_tokens += 1;
         let Some(group) = self.groups.get_mut(&seat.group) else {
-            return true;
+            return;
         };
         let is_eos = self.settings.eos.contains(&token.token);
-        group.responses[seat.response].push(
-            token,
-            version,
-            is_eos,
-            self.settings.max_response_tokens,
-        )
+        let max_tokens = self.settings.max_response_tokens;
+        if group.responses[seat.response].push(token, version, is_eos, max_tokens) {
+            group.is_over[seat.response] = true;
+            group.unfinished -= 1;
+            self.cache.give_back(
+                &mut group.response_blocks[seat.response],
+                blocks_of(max_tokens),
+            );
+        }
     }
 
-    /// Frees a row; the last response of a group takes the group along.
-    fn finish(&mut self, row: usize) -> Result<()> {
-        let seat = self.schedule.rows()[row];
-        if let Some(source) = self.schedule.finish(row) {
-            let moved = self.schedule.rows()[row];
-            let length = self
-                .groups
-                .get(&moved.group)
-                .map_or(0, |group| group.cached_tokens(moved.response));
-            self.rows_cache.move_row(source, row, length)?;
-        }
-        let is_last = self.groups.get_mut(&seat.group).is_some_and(|group| {
-            group.unfinished -= 1;
-            group.unfinished == 0
+    /// Frees the rows of responses that have ended.
+    fn free_rows(&mut self) {
+        let groups = &self.groups;
+        self.schedule.retain(|seat| {
+            let group = groups.get(&seat.group);
+            group.is_none_or(|group| group.is_over[seat.response])
         });
-        if let Some(group) = is_last.then(|| self.groups.remove(&seat.group)).flatten() {
-            let finished = self.blank_pass(group)?;
-            self.finished.push(finished);
+    }
+
+    /// Takes leave of the groups whose responses have all ended, in the order they came, after scoring them with the
+    /// image blanked (eq. 8). Without an image nothing changes.
+    fn finish(&mut self) -> Result<()> {
+        let is_over = |(key, group): (&u64, &Group)| (group.unfinished == 0).then_some(*key);
+        let mut keys: Vec<u64> = self.groups.iter().filter_map(is_over).collect();
+        keys.sort_unstable();
+        let mut groups: Vec<Group> = keys
+            .iter()
+            .filter_map(|key| self.groups.remove(key))
+            .collect();
+        for group in &mut groups {
+            self.cache.give_back(&mut group.prompt_blocks, 0);
         }
+        self.blank_pass(&mut groups)?;
+        self.finished
+            .extend(groups.into_iter().map(|group| FinishedGroup {
+                ticket: group.job.ticket,
+                responses: group.responses,
+            }));
         Ok(())
     }
 
-    /// Scores the responses of a group after its blanked prompt (eq. 8). Without an image nothing changes.
-    fn blank_pass(&mut self, group: Group) -> Result<FinishedGroup> {
-        let Group {
-            job, mut responses, ..
-        } = group;
-        match &job.blank {
-            Some(blank) => {
-                let token_ids: Vec<&[u32]> = responses
-                    .iter()
-                    .map(|response| response.token_ids.as_slice())
-                    .collect();
-                let scored = score::score(
-                    &mut self.model,
-                    &mut self.score_cache,
-                    &mut self.samplers,
-                    blank,
-                    &token_ids,
-                )?;
-                for (response, scored) in responses.iter_mut().zip(scored) {
-                    response.blank_logprobs = scored.iter().map(|token| token.logprob).collect();
-                    response.blank_entropies = scored.iter().map(|token| token.entropy).collect();
-                }
-            }
-            None => responses.iter_mut().for_each(Response::copy_to_blank),
+    fn blank_pass(&mut self, groups: &mut [Group]) -> Result<()> {
+        let start = Instant::now();
+        for group in groups.iter_mut().filter(|group| group.job.blank.is_none()) {
+            group.responses.iter_mut().for_each(Response::copy_to_blank);
         }
-        Ok(FinishedGroup {
-            ticket: job.ticket,
-            responses,
-        })
+        let mut groups: Vec<&mut Group> = groups
+            .iter_mut()
+            .filter(|group| group.job.blank.is_some())
+            .collect();
+        let given: Vec<Given<'_>> = groups
+            .iter()
+            .filter_map(|group| {
+                let responses = group.responses.iter();
+                Some(Given {
+                    prompt: group.job.blank.as_ref()?,
+                    responses: responses
+                        .map(|response| response.token_ids.as_slice())
+                        .collect(),
+                })
+            })
+            .collect();
+        let scores = score::score(
+            &mut self.model,
+            &mut self.score_cache,
+            &mut self.samplers,
+            &given,
+        )?;
+        for (group, scores) in groups.iter_mut().zip(scores) {
+            for (response, scores) in group.responses.iter_mut().zip(scores) {
+                response.blank_logprobs = scores.iter().map(|token| token.logprob).collect();
+                response.blank_entropies = scores.iter().map(|token| token.entropy).collect();
+            }
+        }
+        self.spent.blank += start.elapsed();
+        Ok(())
     }
 
-    /// Scores given responses after `prompt`: the teacher-forced twin of decoding them.
+    /// Scores given responses, none of them empty, after `prompt`: the teacher-forced twin of decoding them.
     ///
     /// # Errors
     /// As for [`Self::step`].
@@ -321,37 +454,32 @@ impl Engine {
         prompt: &PromptInputs,
         responses: &[&[u32]],
     ) -> Result<Vec<Vec<Scored>>> {
-        score::score(
+        let given = Given {
+            prompt,
+            responses: responses.to_vec(),
+        };
+        let scores = score::score(
             &mut self.model,
             &mut self.score_cache,
             &mut self.samplers,
-            prompt,
-            responses,
-        )
+            &[given],
+        )?;
+        Ok(scores.into_iter().next().unwrap_or_default())
     }
+}
 
-    /// The last token of a response, which the next pass reads.
-    fn next_token(&self, seat: Seat) -> Option<NextToken> {
-        let group = self.groups.get(&seat.group)?;
-        let tokens = &group.responses[seat.response].token_ids;
-        let length = group.job.prompt.len() + tokens.len();
-        Some(NextToken {
-            token_id: *tokens.last()?,
-            position: group.job.prompt.position(0, length - 1),
-            length,
-        })
-    }
-
-    /// Slots for rows of `needed` tokens; the first `rows_in_use` rows keep theirs.
-    fn make_room(&mut self, rows_in_use: usize, needed: usize) -> Result<()> {
-        let seats = self.schedule.rows().iter().take(rows_in_use);
-        let lengths = seats.map(|seat| {
-            self.groups
-                .get(&seat.group)
-                .map_or(0, |group| group.cached_tokens(seat.response))
-        });
-        decode::grow(&self.model, &mut self.rows_cache, needed, lengths)
-    }
+/// The last token of a response, which the next pass reads.
+fn next_token(group: &Group, response: usize) -> Option<NextToken<'_>> {
+    let tokens = &group.responses[response].token_ids;
+    let (prompt, cached) = (&group.job.prompt, group.cached_tokens(response));
+    Some(NextToken {
+        token_id: *tokens.last()?,
+        position: prompt.position(0, prompt.len() + cached),
+        prompt_blocks: &group.prompt_blocks,
+        prompt_tokens: prompt.len(),
+        blocks: &group.response_blocks[response],
+        cached,
+    })
 }
 
 /// usize is at most 64 bits wide.

@@ -1,137 +1,147 @@
-//! Teacher forcing: the statistics of given responses after a prompt, many responses in one right-padded pass.
+//! Teacher forcing: the statistics of given responses after a prompt. The prompt is read once, the logits are
+//! those at response tokens only, and several groups share a pass.
 
-// B responses, S prompt + longest response - 1, N image tokens, E hidden, R response tokens of the pass, V vocab
-
-use super::cache::KvCache;
-use super::inputs::{PromptInputs, to_i32, to_i64};
-use super::session::{EngineModel, ForwardInputs};
+use super::cache::{KvCache, blocks_of};
+use super::inputs::PromptInputs;
+use super::sample::score_rows;
+use super::session::EngineModel;
+use super::stream::{PASS_TOKENS, Stream, embed_images, read};
 use crate::error::Result;
 use crate::sampler::{Sampler, Scored};
 
-/// Tokens of one pass, padding included: wide enough for a full matrix product, small enough for the activations.
-const PASS_TOKENS: usize = 8192;
+/// Responses to one prompt.
+#[derive(Debug, Clone)]
+pub(super) struct Given<'a> {
+    pub(super) prompt: &'a PromptInputs,
+    /// Not one of them empty.
+    pub(super) responses: Vec<&'a [u32]>,
+}
 
-/// Logits of one pass: 256 MiB of f32. One response may need more and then runs alone.
-const PASS_LOGITS: usize = 1 << 26;
+/// The scores of the responses of a group, a list per response.
+pub(super) type GroupScores = Vec<Vec<Scored>>;
 
-/// Scores every token of every response as if it had just been drawn after `prompt`.
-///
-/// A pass holds responses of this call only, so the numbers do not depend on what else is in flight.
+/// Scores every token of every response as if it had just been drawn after its prompt.
 pub(super) fn score(
     model: &mut EngineModel,
     cache: &mut KvCache,
     samplers: &mut [Sampler],
-    prompt: &PromptInputs,
-    responses: &[&[u32]],
-) -> Result<Vec<Vec<Scored>>> {
-    let image_embeds = model.encode_images(&prompt.patches, &prompt.grids)?; // [N, E]
-    let mut scored = Vec::with_capacity(responses.len());
-    let mut rest = responses;
+    groups: &[Given<'_>],
+) -> Result<Vec<GroupScores>> {
+    let mut scores = Vec::with_capacity(groups.len());
+    let mut rest = groups;
     while !rest.is_empty() {
-        let (pass, after) = rest.split_at(pass_rows(
-            rest,
-            prompt.len(),
-            model.config().text.vocab_size,
-        ));
-        scored.extend(score_pass(
-            model,
-            cache,
-            samplers,
-            prompt,
-            &image_embeds,
-            pass,
-        )?);
+        let (round, after) = rest.split_at(fitting(rest.iter().map(|group| group.prompt.len())));
+        scores.extend(score_round(model, cache, samplers, round)?);
         rest = after;
     }
-    Ok(scored)
+    Ok(scores)
 }
 
-/// How many of the first responses fit into one pass; at least one.
-fn pass_rows(responses: &[&[u32]], prompt_tokens: usize, vocab_size: usize) -> usize {
-    let (mut longest, mut logits) = (0, 0);
-    for (index, response) in responses.iter().enumerate() {
-        longest = longest.max(response.len());
-        logits += response.len() * vocab_size;
-        if index > 0
-            && ((index + 1) * (prompt_tokens + longest) > PASS_TOKENS || logits > PASS_LOGITS)
-        {
-            return index;
-        }
-    }
-    responses.len()
+/// How many of the first lengths fill a pass; at least one.
+fn fitting(lengths: impl Iterator<Item = usize>) -> usize {
+    let mut total = 0;
+    let fits = |length: &usize| {
+        total += length;
+        total <= PASS_TOKENS
+    };
+    lengths.take_while(fits).count().max(1)
 }
 
-fn score_pass(
+fn score_round(
     model: &mut EngineModel,
     cache: &mut KvCache,
     samplers: &mut [Sampler],
-    prompt: &PromptInputs,
-    image_embeds: &[f32],
-    responses: &[&[u32]],
-) -> Result<Vec<Vec<Scored>>> {
-    let (rows, start) = (responses.len(), prompt.len());
-    let longest = responses
+    groups: &[Given<'_>],
+) -> Result<Vec<GroupScores>> {
+    let mut scores: Vec<GroupScores> = groups
         .iter()
-        .map(|response| response.len())
-        .max()
-        .unwrap_or(0);
-    if longest == 0 {
-        return Ok(vec![Vec::new(); rows]);
-    }
-    // The last token of a response is predicted, never read.
-    let width = start + longest - 1;
-    let mut token_ids = Vec::with_capacity(rows * width); // [B, S]
-    let mut logit_positions = Vec::new(); // [R]
-    for (row, response) in responses.iter().enumerate() {
-        let sequence = prompt
-            .token_ids
+        .map(|group| vec![Vec::new(); group.responses.len()])
+        .collect();
+
+    // The prompts; what follows them is the first token of each of their responses.
+    let prompts: Vec<_> = groups.iter().map(|group| group.prompt).collect();
+    let embeds = embed_images(model, &prompts)?;
+    let mut streams: Vec<_> = prompts
+        .iter()
+        .zip(&embeds)
+        .map(|(prompt, embeds)| Stream::prompt(prompt, embeds))
+        .collect();
+    promise(model, cache, &streams)?;
+    read(model, cache, &mut streams, |wanted, logits| {
+        for (place, row) in wanted.iter().zip(logits.rows()?) {
+            let responses = &groups[place.stream].responses;
+            let first: Vec<u32> = responses
+                .iter()
+                .filter_map(|r| r.first().copied())
+                .collect();
+            let scored = score_rows(samplers, &vec![row; first.len()], &first)?;
+            for (scores, scored) in scores[place.stream].iter_mut().zip(scored) {
+                scores.push(scored);
+            }
+        }
+        Ok(())
+    })?;
+    let mut prompt_blocks: Vec<_> = streams.into_iter().map(|stream| stream.blocks).collect();
+
+    // The responses, a pass full at a time: what they hold is given back before the next.
+    let places: Vec<(usize, usize)> = groups
+        .iter()
+        .enumerate()
+        .flat_map(|(group, given)| {
+            (0..given.responses.len()).map(move |response| (group, response))
+        })
+        .collect();
+    let mut rest = places.as_slice();
+    while !rest.is_empty() {
+        let length = |&(group, response): &(usize, usize)| groups[group].responses[response].len();
+        let (now, after) = rest.split_at(fitting(rest.iter().map(length)));
+        rest = after;
+        let mut streams: Vec<_> = now
             .iter()
-            .chain(*response)
-            .map(|&id| i64::from(id));
-        token_ids.extend(sequence.chain(std::iter::repeat(0)).take(width));
-        // Token t of a response follows token start - 1 + t.
-        let first = row * width + start - 1;
-        logit_positions.extend((first..first + response.len()).map(to_i64));
-    }
-    let mut position_ids = Vec::with_capacity(3 * rows * width); // [3, B, S]
-    for axis in 0..3 {
-        let row: Vec<i64> = (0..width)
-            .map(|index| prompt.position(axis, index))
+            .map(|&(group, response)| {
+                let given = &groups[group];
+                Stream::response(
+                    given.prompt,
+                    &prompt_blocks[group],
+                    given.responses[response],
+                )
+            })
             .collect();
-        position_ids.extend(row.repeat(rows));
+        promise(model, cache, &streams)?;
+        read(model, cache, &mut streams, |wanted, logits| {
+            let rows: Vec<&[f32]> = logits.rows()?.collect();
+            let of = |stream: usize| now[stream];
+            // Token t of the stream is followed by token t + 1 of the response.
+            let tokens: Vec<u32> = wanted
+                .iter()
+                .map(|place| {
+                    let (group, response) = of(place.stream);
+                    groups[group].responses[response][place.token + 1]
+                })
+                .collect();
+            for (place, scored) in wanted.iter().zip(score_rows(samplers, &rows, &tokens)?) {
+                let (group, response) = of(place.stream);
+                scores[group][response].push(scored);
+            }
+            Ok(())
+        })?;
+        for stream in &mut streams {
+            cache.give_back(&mut stream.blocks, 0);
+        }
     }
-    let of_row = |row| {
-        prompt
-            .image_positions
-            .iter()
-            .map(move |&index| to_i64(row * width + index))
-    };
-    let image_positions: Vec<i64> = (0..rows).flat_map(of_row).collect(); // [B * N]
-    let lengths: Vec<i32> = responses
-        .iter()
-        .map(|response| to_i32((start + response.len()).saturating_sub(1).max(1)))
-        .collect();
-    cache.reshape(rows, width);
-    let inputs = ForwardInputs {
-        rows,
-        width,
-        token_ids: &token_ids,
-        position_ids: &position_ids,
-        image_embeds: &image_embeds.repeat(rows),
-        image_positions: &image_positions,
-        lengths: &lengths,
-        logit_positions: &logit_positions,
-    };
-    let logits = model.forward(cache, &inputs)?;
-    let rows: Vec<&[f32]> = logits.rows()?.collect();
-    let tokens: Vec<u32> = responses
-        .iter()
-        .flat_map(|response| response.iter().copied())
-        .collect();
-    let flat = super::sample::score_rows(samplers, &rows, &tokens)?;
-    let mut flat = flat.into_iter();
-    Ok(responses
-        .iter()
-        .map(|response| flat.by_ref().take(response.len()).collect())
-        .collect())
+    for blocks in &mut prompt_blocks {
+        cache.give_back(blocks, 0);
+    }
+    Ok(scores)
+}
+
+/// Promises the streams what they need, of a cache that may grow.
+fn promise(model: &EngineModel, cache: &mut KvCache, streams: &[Stream<'_>]) -> Result<()> {
+    let needed = streams.iter().map(|stream| blocks_of(stream.len())).sum();
+    if !cache.promise(needed) {
+        let missing = needed - cache.num_available();
+        cache.grow(&model.config().text, cache.num_blocks() + missing)?;
+        cache.promise(needed);
+    }
+    Ok(())
 }

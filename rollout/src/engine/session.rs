@@ -1,26 +1,30 @@
 //! The model on ONNX Runtime: this module and its two parts alone name `ort`.
 //!
-//! `// B rows, S new tokens per row, T = B*S, M cache slots, N image tokens, R rows of logits, E hidden, V vocab`
+//! `// T new tokens, N image tokens, R rows of logits, E hidden, V vocab`
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `runtime` | the library, its options and its providers |
 //! | `binding` | tensors handed to it, and one run over them |
+//! | `operators` | the engine's kernels as operators of a graph |
 
 mod binding;
+mod operators;
 mod runtime;
 
 use std::path::Path;
 
 use models::checkpoint::F32Layout;
 use models::config::ModelConfig;
-use models::graph::WEIGHTS_FILE;
+use models::graph::{Form, WEIGHTS_FILE};
 use models::image::Grid;
 use models::positions::{VisionPlan, vision_plan};
 use ort::session::Session;
 use ort::value::DynValue;
 
 use super::cache::KvCache;
+use super::kernel::attention::SEQUENCE_FIELDS;
+use super::pass::Pass;
 use crate::error::{Error, Result};
 use binding::Bindings;
 pub use runtime::{build_info, probe};
@@ -50,18 +54,21 @@ pub struct EngineLoader {
 }
 
 impl EngineLoader {
-    /// Builds the graphs and finds the engine's libraries. `threads` = 0 means one per physical core.
+    /// Builds the graphs and finds the engine's libraries. `threads` = 0 means all cores.
     pub fn new(config: &ModelConfig, threads: usize, kind: EngineKind) -> Result<Self> {
         probe(kind)?;
         let layout = F32Layout::new(&models::names::tensors(config));
-        let decoder = models::graph::decoder(config, &layout)?;
-        let vision = models::graph::vision(config, &layout)?;
+        let decoder = models::graph::decoder(config, &layout, Form::Engine)?;
+        let vision = models::graph::vision(config, &layout, Form::Engine)?;
         Ok(Self {
             config: config.clone(),
             layout,
             decoder,
             vision,
-            threads,
+            threads: match threads {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                threads => threads,
+            },
             kind,
         })
     }
@@ -92,30 +99,6 @@ pub struct EngineModel {
     config: ModelConfig,
     decoder: Session,
     vision: Session,
-}
-
-/// One pass of the decoder over rows `0..rows` of a cache.
-///
-/// A *first prompt* (`width` > 1) starts every row afresh and is padded on the right to `width`; a *step*
-/// (`width` = 1) adds one token to rows of any length. `width` = 1 with a length of 1 starts a row of one token.
-#[derive(Debug, Clone, Copy)]
-pub struct ForwardInputs<'a> {
-    /// B.
-    pub rows: usize,
-    /// S.
-    pub width: usize,
-    /// `[B, S]`; padding may be any token.
-    pub token_ids: &'a [i64],
-    /// `[3, B, S]`: temporal, height, width position of each token; padding may be any position.
-    pub position_ids: &'a [i64],
-    /// `[N, E]`, may be empty.
-    pub image_embeds: &'a [f32],
-    /// `[N]`: flat index `b * S + s` of the token that each image embedding replaces.
-    pub image_positions: &'a [i64],
-    /// `[B]`: tokens in each row after this pass, the new ones included.
-    pub lengths: &'a [i32],
-    /// `[R]`: flat index `b * S + s` of the tokens whose next-token logits are wanted.
-    pub logit_positions: &'a [i64],
 }
 
 /// Next-token logits, f32 `[R, V]`.
@@ -217,29 +200,34 @@ impl EngineModel {
     }
 
     /// Runs the decoder: the new tokens' keys and values go into `cache`, the wanted logits come back.
-    pub fn forward(&mut self, cache: &mut KvCache, inputs: &ForwardInputs<'_>) -> Result<Logits> {
-        self.check_inputs(cache, inputs)?;
+    ///
+    /// # Errors
+    /// A pass that does not fit the model or the cache, or ONNX Runtime's.
+    pub fn forward(&mut self, cache: &mut KvCache, pass: Pass) -> Result<Logits> {
         let text = &self.config.text;
-        let (rows, width) = (inputs.rows, inputs.width);
-        let num_image_tokens = inputs.image_positions.len();
-        let last_slots: Vec<i32> = inputs.lengths.iter().map(|length| length - 1).collect();
-        // A first prompt must say the padded width here, a step the longest row.
-        let longest = inputs.lengths.iter().copied().max().unwrap_or(1);
-        let total_length = if width > 1 { to_i32(width)? } else { longest };
-        let embeds_shape = [num_image_tokens, text.hidden_size];
+        pass.check(cache, text.vocab_size, text.hidden_size)?;
+        let (tokens, num_sequences) = (pass.len(), pass.num_sequences());
+        let (block_table, table_width) = pass.block_table();
+        let num_image_tokens = pass.image_positions.len();
+        let num_wanted = pass.num_wanted();
 
         let mut tensors = Bindings::new(&self.decoder, "running the decoder")?;
-        tensors.bind("input_ids", [rows, width], inputs.token_ids.to_vec())?;
-        let position_ids = inputs.position_ids.to_vec();
-        tensors.bind("position_ids", [3, rows, width], position_ids)?;
-        tensors.bind("image_embeds", embeds_shape, inputs.image_embeds.to_vec())?;
-        let image_positions = inputs.image_positions.to_vec();
-        tensors.bind("image_positions", [num_image_tokens], image_positions)?;
-        tensors.bind("seqlens_k", [rows], last_slots)?;
-        tensors.bind("total_length", [0; 0], vec![total_length])?;
-        let logit_positions = inputs.logit_positions.to_vec();
-        tensors.bind("logit_positions", [logit_positions.len()], logit_positions)?;
-        tensors.bind_cache(cache, rows)?;
+        tensors.bind("input_ids", [1, tokens], pass.token_ids)?;
+        tensors.bind("position_ids", [3, 1, tokens], pass.position_ids.concat())?;
+        tensors.bind(
+            "image_embeds",
+            [num_image_tokens, text.hidden_size],
+            pass.image_embeds,
+        )?;
+        tensors.bind("image_positions", [num_image_tokens], pass.image_positions)?;
+        tensors.bind("logit_positions", [num_wanted], pass.logit_positions)?;
+        tensors.bind(
+            "sequences",
+            [num_sequences, SEQUENCE_FIELDS],
+            pass.sequences,
+        )?;
+        tensors.bind("block_table", [num_sequences, table_width], block_table)?;
+        tensors.bind_cache(cache)?;
         Ok(Logits {
             value: tensors.run(&mut self.decoder, "logits")?,
             vocab_size: text.vocab_size,
@@ -250,45 +238,6 @@ impl EngineModel {
     fn patch_dim(&self) -> usize {
         let vision = &self.config.vision;
         vision.in_channels * vision.temporal_patch_size * vision.patch_size * vision.patch_size
-    }
-
-    /// Checks sizes, ranges, and that the pass fits the cache.
-    fn check_inputs(&self, cache: &KvCache, inputs: &ForwardInputs<'_>) -> Result<()> {
-        let text = &self.config.text;
-        let tokens = inputs.rows * inputs.width;
-        check("token_ids", tokens, inputs.token_ids.len())?;
-        check("position_ids", 3 * tokens, inputs.position_ids.len())?;
-        check("lengths", inputs.rows, inputs.lengths.len())?;
-        let embeds = inputs.image_positions.len() * text.hidden_size;
-        check("image_embeds", embeds, inputs.image_embeds.len())?;
-
-        let refused = |reason: String| Err(Error::Cache { reason });
-        let is_below = |value: i64, limit| usize::try_from(value).is_ok_and(|value| value < limit);
-        let vocab_size = text.vocab_size;
-        if !inputs.token_ids.iter().all(|&id| is_below(id, vocab_size)) {
-            return refused(format!(
-                "a token id is outside the vocabulary of {vocab_size}"
-            ));
-        }
-        let mut positions = inputs.image_positions.iter().chain(inputs.logit_positions);
-        if !positions.all(|&position| is_below(position, tokens)) {
-            return refused(format!(
-                "a position is outside the {tokens} tokens of the pass"
-            ));
-        }
-        let (rows, width) = (inputs.rows, inputs.width);
-        let limit = if width > 1 { width } else { cache.slots() };
-        let fits = |&length: &i32| length > 0 && is_below(i64::from(length), limit + 1);
-        let is_inside = (1..=cache.rows()).contains(&rows) && (1..=cache.slots()).contains(&width);
-        if !is_inside || !inputs.lengths.iter().all(fits) {
-            let longest = inputs.lengths.iter().max().unwrap_or(&0);
-            return refused(format!(
-                "{rows} rows of {width} new tokens, the longest then {longest}, do not fit {} rows of {} slots",
-                cache.rows(),
-                cache.slots()
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -327,10 +276,4 @@ fn check(tensor: &'static str, expected: usize, got: usize) -> Result<()> {
             got,
         })
     }
-}
-
-fn to_i32(length: usize) -> Result<i32> {
-    i32::try_from(length).map_err(|_| Error::Cache {
-        reason: format!("{length} tokens in one row"),
-    })
 }

@@ -68,6 +68,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
     pub rows: usize,
 
+    /// Most memory for keys and values in MiB [default: what the rows can need, at most half of the free memory]
+    #[arg(long, value_name = "MIB", value_parser = count)]
+    pub kv_cache_mib: Option<usize>,
+
     /// Compute threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,

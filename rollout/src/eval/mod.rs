@@ -26,7 +26,7 @@ use crate::load::ModelLoader;
 use crate::prompt::PromptBuilder;
 use crate::reward::{boxed, equivalent, is_well_formed};
 use crate::sampler::{EntropyKind, Sampling};
-use crate::setup::to_f32;
+use crate::setup::{cache_blocks, to_f32};
 use crate::stop::Stop;
 use source::EvalSource;
 
@@ -54,6 +54,12 @@ pub fn eval(
     let settings = EngineSettings {
         rows: args.rows,
         max_response_tokens: args.max_response_tokens,
+        cache_blocks: cache_blocks(
+            &processor.config.text,
+            args.rows,
+            [args.max_prompt_tokens, args.max_response_tokens],
+            args.kv_cache_mib,
+        ),
         eos: processor.config.tokens.eos.clone(),
         run_seed: args.seed,
         sampling: Sampling {
@@ -67,7 +73,7 @@ pub fn eval(
         },
     };
     tracing::info!("evaluating {} on {}", source.name, args.data);
-    let engine = Engine::new(settings, model, PolicyVersion::default());
+    let engine = Engine::new(settings, model, PolicyVersion::default())?;
     let mut evaluation = Evaluation {
         num_samples: args
             .limit
@@ -151,13 +157,13 @@ impl Evaluation {
         match self.prompts.build(&sample) {
             Ok(built) => {
                 let ticket = Ticket(index as u64);
-                self.waiting.insert(ticket, (sample.id, sample.answer));
                 self.engine.submit(Job {
                     ticket,
                     group_size: self.samples_each,
                     prompt: built.inputs,
                     blank: None,
-                });
+                })?;
+                self.waiting.insert(ticket, (sample.id, sample.answer));
             }
             Err(error) => self.report.skip(format!("sample {}: {error:#}", sample.id)),
         }

@@ -7,7 +7,7 @@ use models::chat::{Content, Message};
 use models::checkpoint::{Checkpoint, write_f32};
 use models::processor::{Blank, Processor};
 use rollout::engine::{
-    Engine, EngineKind, EngineLoader, EngineSettings, FinishedGroup, Job, PromptInputs,
+    Engine, EngineKind, EngineLoader, EngineSettings, FinishedGroup, Job, PromptInputs, blocks_of,
 };
 use rollout::sampler::{EntropyKind, Sampling};
 use shared::ids::{PolicyVersion, Ticket};
@@ -48,6 +48,8 @@ impl Model {
         EngineSettings {
             rows,
             max_response_tokens,
+            // Fewer than all rows could need: some responses must wait for others.
+            cache_blocks: 16 + 2 * rows * blocks_of(max_response_tokens) / 3,
             eos: tokens.eos.clone(),
             run_seed: 5,
             sampling: Sampling {
@@ -68,6 +70,7 @@ impl Model {
             self.loader.load(&self.weights).unwrap(),
             PolicyVersion(0),
         )
+        .unwrap()
     }
 
     /// Prompts of different lengths: several images, and one without any.

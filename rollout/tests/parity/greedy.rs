@@ -1,62 +1,33 @@
 //! Greedy continuations over the cache: one prompt by one, and all together in one ragged batch.
 
-use rollout::engine::{ForwardInputs, KvCache};
 use serde_json::Value;
 
-use super::setup::{Setup, Start, prefill};
+use super::setup::{Row, Sequence, Setup, Start, prefill, step};
 
-/// Decodes `steps` tokens for each prompt: prefilled together into a scratch cache, copied row by row into the decode
-/// cache, decoded together.
+/// Decodes `steps` tokens for each prompt: read together, decoded together.
 fn greedy(setup: &mut Setup, starts: &[Start], steps: usize) -> Vec<Vec<u32>> {
-    let rows = starts.len();
     let sequences: Vec<_> = starts.iter().map(|start| start.sequence.clone()).collect();
-    let longest = sequences
+    let last = |sequence: &Sequence| vec![sequence.ids.len() - 1];
+    let wanted: Vec<Vec<usize>> = sequences.iter().map(last).collect();
+    let mut cache = setup.cache(&sequences);
+    let (blocks, mut logits) = prefill(&mut setup.model, &mut cache, &sequences, &wanted);
+    let mut rows: Vec<Row> = starts
         .iter()
-        .map(|sequence| sequence.ids.len())
-        .max()
-        .unwrap();
-    let wanted: Vec<Vec<usize>> = sequences
-        .iter()
-        .map(|sequence| vec![sequence.ids.len() - 1])
+        .zip(blocks)
+        .map(|(start, blocks)| Row {
+            prompt_blocks: blocks,
+            prompt_tokens: start.sequence.ids.len(),
+            next_position: start.next_position,
+            ..Row::default()
+        })
         .collect();
-    let mut scratch = KvCache::new(&setup.config.text, 1, 1);
-    let mut logits = prefill(&mut setup.model, &mut scratch, &sequences, 0, &wanted);
-
-    // One row more than is used: a pass works on the rows at the front.
-    let mut cache = KvCache::new(&setup.config.text, rows + 1, longest + steps + 3);
-    for (row, sequence) in sequences.iter().enumerate() {
-        cache
-            .copy_rows(&scratch, row, row..row + 1, sequence.ids.len())
-            .unwrap();
-    }
-    let mut responses = vec![Vec::new(); rows];
-    for step in 0..steps {
+    let mut responses = vec![Vec::new(); starts.len()];
+    for _ in 0..steps {
         let best: Vec<u32> = logits.iter().map(|row| argmax(row)).collect();
         for (response, &token) in responses.iter_mut().zip(&best) {
             response.push(token);
         }
-        let token_ids: Vec<i64> = best.iter().map(|&token| i64::from(token)).collect();
-        let positions: Vec<i64> = starts
-            .iter()
-            .map(|start| start.next_position + step as i64)
-            .collect();
-        let lengths: Vec<i32> = sequences
-            .iter()
-            .map(|sequence| (sequence.ids.len() + step + 1) as i32)
-            .collect();
-        let logit_positions: Vec<i64> = (0..rows as i64).collect();
-        let inputs = ForwardInputs {
-            rows,
-            width: 1,
-            token_ids: &token_ids,
-            position_ids: &[&positions[..]; 3].concat(),
-            image_embeds: &[],
-            image_positions: &[],
-            lengths: &lengths,
-            logit_positions: &logit_positions,
-        };
-        let next = setup.model.forward(&mut cache, &inputs).unwrap();
-        logits = next.rows().unwrap().map(<[f32]>::to_vec).collect();
+        logits = step(&mut setup.model, &mut cache, &mut rows, &best);
     }
     responses
 }

@@ -2,7 +2,7 @@
 
 use models::checkpoint::{Checkpoint, write_f32};
 use models::config::ModelConfig;
-use rollout::engine::{EngineKind, EngineModel, ForwardInputs, KvCache};
+use rollout::engine::{EngineKind, EngineModel, KvCache, Pass, Piece};
 use tests::fixtures::Fixtures;
 
 use super::setup::Setup;
@@ -84,95 +84,86 @@ fn weights_in_another_layout_are_refused() {
 #[test]
 fn a_pass_that_does_not_fit_is_refused() {
     let mut setup = Setup::new();
-    let mut cache = KvCache::new(&setup.config.text, 2, 4);
-    let good = ForwardInputs {
-        rows: 2,
-        width: 2,
-        token_ids: &[1, 2, 3, 4],
-        position_ids: &[0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
-        image_embeds: &[],
-        image_positions: &[],
-        lengths: &[2, 1],
-        logit_positions: &[1, 2],
+    let mut cache = KvCache::new(&setup.config.text, 2).unwrap();
+    let vocab_size = setup.config.text.vocab_size as u32;
+    let positions: [&[i64]; 3] = [&[0, 1]; 3];
+    let good = Piece {
+        token_ids: &[1, 2],
+        positions,
+        prefix_blocks: &[1],
+        prefix: 7,
+        own_blocks: &[0],
+        own: 3,
     };
-    assert_eq!(
-        setup
-            .model
-            .forward(&mut cache, &good)
-            .unwrap()
-            .rows()
-            .unwrap()
-            .len(),
-        2
-    );
-    let vocab_size = setup.config.text.vocab_size as i64;
-    for (bad, word) in [
+    // What no pass takes.
+    let many = [0; 40];
+    let many_positions = [0; 40];
+    for bad in [
+        Piece {
+            token_ids: &[],
+            positions: [&[]; 3],
+            ..good
+        },
+        Piece {
+            positions: [&[0, 1], &[0, 1], &[0]],
+            ..good
+        },
+        Piece { prefix: 33, ..good },
+        Piece { prefix: 0, ..good },
+        Piece { own: 31, ..good },
+        Piece {
+            token_ids: &many,
+            positions: [&many_positions; 3],
+            ..good
+        },
+    ] {
+        let message = Pass::default().push(&bad).unwrap_err().to_string();
+        assert!(message.contains("do not fit"), "{message}");
+    }
+    // What this model or this cache does not take.
+    let mut forward = |piece: &Piece<'_>, change: &dyn Fn(&mut Pass)| {
+        let mut pass = Pass::default();
+        pass.push(piece).unwrap();
+        change(&mut pass);
+        let logits = setup.model.forward(&mut cache, pass)?;
+        Ok::<_, rollout::Error>(logits.rows()?.len())
+    };
+    assert_eq!(forward(&good, &|pass| pass.want(1)).unwrap(), 1);
+    for (piece, change, word) in [
         (
-            ForwardInputs {
-                token_ids: &[1, 2, 3],
+            Piece {
+                token_ids: &[1, vocab_size],
                 ..good
             },
-            "token_ids",
-        ),
-        (
-            ForwardInputs {
-                token_ids: &[1, 2, 3, vocab_size],
-                ..good
-            },
+            (&|_: &mut Pass| {}) as &dyn Fn(&mut Pass),
             "vocabulary",
         ),
         (
-            ForwardInputs {
-                token_ids: &[1, 2, 3, -1],
+            Piece {
+                own_blocks: &[2],
                 ..good
             },
-            "vocabulary",
+            &|_: &mut Pass| {},
+            "block",
         ),
         (
-            ForwardInputs {
-                position_ids: &[0],
+            Piece {
+                prefix_blocks: &[u32::MAX],
                 ..good
             },
-            "position_ids",
+            &|_: &mut Pass| {},
+            "block",
         ),
+        (good, &|pass: &mut Pass| pass.want(2), "position"),
         (
-            ForwardInputs {
-                image_positions: &[0],
-                ..good
-            },
+            good,
+            &|pass: &mut Pass| pass.push_image(0, &[0.0]),
             "image_embeds",
         ),
-        (
-            ForwardInputs {
-                logit_positions: &[4],
-                ..good
-            },
-            "position",
-        ),
-        (
-            ForwardInputs {
-                lengths: &[3, 1],
-                ..good
-            },
-            "do not fit",
-        ),
-        (
-            ForwardInputs {
-                lengths: &[0, 1],
-                ..good
-            },
-            "do not fit",
-        ),
     ] {
-        let message = setup
-            .model
-            .forward(&mut cache, &bad)
-            .unwrap_err()
-            .to_string();
+        let message = forward(&piece, change).unwrap_err().to_string();
         assert!(message.contains(word), "{word}: {message}");
     }
-    cache.reshape(1, 4);
-    assert!(setup.model.forward(&mut cache, &good).is_err());
-    cache.reshape(2, 1);
-    assert!(setup.model.forward(&mut cache, &good).is_err());
+    let empty = setup.model.forward(&mut cache, Pass::default());
+    assert!(empty.unwrap_err().to_string().contains("without tokens"));
 }

@@ -4,7 +4,7 @@ use models::checkpoint::{Checkpoint, write_f32};
 use models::config::ModelConfig;
 use models::image::{Grid, ImageProcessor, RgbImage};
 use models::positions::mrope;
-use rollout::engine::{EngineKind, EngineModel, ForwardInputs, KvCache};
+use rollout::engine::{EngineKind, EngineModel, KvCache, Pass, Piece, blocks_of};
 use tests::fixtures::{Fixtures, PromptCase};
 use tests::tensors::Tensors;
 
@@ -74,81 +74,101 @@ impl Setup {
         Start::new(&self.config, &prompt.input_ids, &prompt.grids, embeds)
     }
 
-    /// One forward pass over whole sequences, padded on the right; gives the logits `[V]` of every token of every
-    /// sequence, padding left out.
+    /// One pass over whole sequences; gives the logits `[V]` of every token of every sequence.
     pub(crate) fn forward(&mut self, sequences: &[Sequence]) -> Vec<Vec<Vec<f32>>> {
-        let mut cache = KvCache::new(&self.config.text, 1, 1);
-        let lengths: Vec<usize> = sequences
-            .iter()
-            .map(|sequence| sequence.ids.len())
-            .collect();
-        let all: Vec<Vec<usize>> = lengths
-            .iter()
-            .map(|&length| (0..length).collect())
-            .collect();
-        let mut rows = prefill(&mut self.model, &mut cache, sequences, 0, &all).into_iter();
-        lengths
-            .iter()
-            .map(|&length| rows.by_ref().take(length).collect())
+        let lengths = sequences.iter().map(|sequence| sequence.ids.len());
+        let all: Vec<Vec<usize>> = lengths.map(|length| (0..length).collect()).collect();
+        let mut cache = self.cache(sequences);
+        let (_, rows) = prefill(&mut self.model, &mut cache, sequences, &all);
+        let mut rows = rows.into_iter();
+        all.iter()
+            .map(|all| rows.by_ref().take(all.len()).collect())
             .collect()
+    }
+
+    /// A cache with room for the sequences and a hundred tokens more of each.
+    pub(crate) fn cache(&self, sequences: &[Sequence]) -> KvCache {
+        let blocks = |sequence: &Sequence| blocks_of(sequence.ids.len()) + blocks_of(100);
+        let mut cache =
+            KvCache::new(&self.config.text, sequences.iter().map(blocks).sum()).unwrap();
+        assert!(cache.promise(cache.num_blocks()));
+        cache
     }
 }
 
-/// Runs sequences as a first prompt into a cache with `extra_slots` to spare, and gives the logits of the tokens wanted of each.
+/// Runs sequences in one pass; gives the blocks that each then has, and the logits of the tokens wanted of each.
 pub(crate) fn prefill(
     model: &mut EngineModel,
     cache: &mut KvCache,
     sequences: &[Sequence],
-    extra_slots: usize,
     wanted: &[Vec<usize>],
-) -> Vec<Vec<f32>> {
-    let rows = sequences.len();
-    let width = sequences
-        .iter()
-        .map(|sequence| sequence.ids.len())
-        .max()
-        .unwrap();
-    cache.reshape(rows, width + extra_slots);
-    let mut token_ids = vec![0; rows * width];
-    let mut position_ids = vec![0; 3 * rows * width];
-    let (mut image_embeds, mut image_positions, mut logit_positions) =
-        (Vec::new(), Vec::new(), Vec::new());
-    for (row, sequence) in sequences.iter().enumerate() {
-        for (column, &id) in sequence.ids.iter().enumerate() {
-            token_ids[row * width + column] = i64::from(id);
-            for axis in 0..3 {
-                position_ids[(axis * rows + row) * width + column] =
-                    sequence.positions[axis][column];
-            }
+) -> (Vec<Vec<u32>>, Vec<Vec<f32>>) {
+    let mut pass = Pass::default();
+    let mut all_blocks = Vec::new();
+    for (sequence, wanted) in sequences.iter().zip(wanted) {
+        let mut blocks = Vec::new();
+        cache.extend(&mut blocks, sequence.ids.len()).unwrap();
+        let [t, h, w] = &sequence.positions;
+        let first = pass
+            .push(&Piece {
+                token_ids: &sequence.ids,
+                positions: [t, h, w],
+                prefix_blocks: &[],
+                prefix: 0,
+                own_blocks: &blocks,
+                own: 0,
+            })
+            .unwrap();
+        all_blocks.push(blocks);
+        let hidden = model.config().text.hidden_size;
+        let embeds = sequence.image_embeds.chunks_exact(hidden);
+        for (column, embed) in sequence.image_columns.iter().zip(embeds) {
+            pass.push_image(first + column, embed);
         }
-        image_embeds.extend_from_slice(&sequence.image_embeds);
-        image_positions.extend(
-            sequence
-                .image_columns
-                .iter()
-                .map(|column| (row * width + column) as i64),
-        );
-        logit_positions.extend(
-            wanted[row]
-                .iter()
-                .map(|column| (row * width + column) as i64),
-        );
+        wanted.iter().for_each(|column| pass.want(first + column));
     }
-    let lengths: Vec<i32> = sequences
-        .iter()
-        .map(|sequence| sequence.ids.len() as i32)
-        .collect();
-    let inputs = ForwardInputs {
-        rows,
-        width,
-        token_ids: &token_ids,
-        position_ids: &position_ids,
-        image_embeds: &image_embeds,
-        image_positions: &image_positions,
-        lengths: &lengths,
-        logit_positions: &logit_positions,
-    };
-    let logits = model.forward(cache, &inputs).unwrap();
+    (all_blocks, run(model, cache, pass))
+}
+
+/// A row of a decode step: a prompt and the tokens of its response that were read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Row {
+    pub(crate) prompt_blocks: Vec<u32>,
+    pub(crate) prompt_tokens: usize,
+    pub(crate) blocks: Vec<u32>,
+    pub(crate) cached: usize,
+    pub(crate) next_position: i64,
+}
+
+/// One token more of each row; the logits `[V]` after it.
+pub(crate) fn step(
+    model: &mut EngineModel,
+    cache: &mut KvCache,
+    rows: &mut [Row],
+    tokens: &[u32],
+) -> Vec<Vec<f32>> {
+    let mut pass = Pass::default();
+    for (row, token) in rows.iter_mut().zip(tokens) {
+        cache.extend(&mut row.blocks, row.cached + 1).unwrap();
+        let first = pass
+            .push(&Piece {
+                token_ids: &[*token],
+                positions: [&[row.next_position]; 3],
+                prefix_blocks: &row.prompt_blocks,
+                prefix: row.prompt_tokens,
+                own_blocks: &row.blocks,
+                own: row.cached,
+            })
+            .unwrap();
+        pass.want(first);
+        row.cached += 1;
+        row.next_position += 1;
+    }
+    run(model, cache, pass)
+}
+
+fn run(model: &mut EngineModel, cache: &mut KvCache, pass: Pass) -> Vec<Vec<f32>> {
+    let logits = model.forward(cache, pass).unwrap();
     logits.rows().unwrap().map(<[f32]>::to_vec).collect()
 }
 

@@ -23,6 +23,12 @@ pub struct RolloutArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
 
+    /// Most memory for keys and values in MiB; a response waits until there is room for all it may come to say
+    /// [default: what the rows can need, at most half of the free memory]
+    #[arg(long, value_name = "MIB", value_parser = at_least(1), help_heading = "Engine")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache_mib: Option<usize>,
+
     /// Size of this process's ring to the learner in MiB. A full ring makes the engine wait; nothing is lost
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = at_least(1), help_heading = "Engine")]
     pub ring_mib: usize,

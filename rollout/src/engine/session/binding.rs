@@ -1,7 +1,7 @@
 //! Tensors handed to ONNX Runtime, and one run over them.
 #![allow(
     unsafe_code,
-    reason = "a key/value cache is lent to ONNX Runtime as past and present at once, by pointer"
+    reason = "the key/value cache is lent to ONNX Runtime by pointer, to be written by our own operator"
 )]
 
 use std::fmt::Debug;
@@ -53,25 +53,14 @@ impl<'a> Bindings<'a> {
             .map_err(runtime(self.context))
     }
 
-    /// Lends the first `rows` rows of the cache, each buffer as past and as present: the new keys and values are
-    /// written in place.
-    pub(super) fn bind_cache(&mut self, cache: &'a mut KvCache, rows: usize) -> Result<()> {
-        let shape = cache.shape(rows);
-        let elements = cache.elements(rows);
-        let buffers = [("key", &mut cache.keys), ("value", &mut cache.values)];
-        for (name, layers) in buffers {
-            for (layer, buffer) in layers.iter_mut().enumerate() {
-                // SAFETY: `self` keeps the cache borrowed for as long as the binding, which alone holds the view.
-                let mut view = unsafe { view(&mut buffer[..elements], shape) }?;
-                self.binding
-                    .bind_input(format!("past_{name}.{layer}"), &view)
-                    .map_err(runtime(self.context))?;
-                self.binding
-                    .bind_output(format!("present_{name}.{layer}"), &mut view)
-                    .map_err(runtime(self.context))?;
-            }
-        }
-        Ok(())
+    /// Lends the cache: the new keys and values are written in place.
+    pub(super) fn bind_cache(&mut self, cache: &'a mut KvCache) -> Result<()> {
+        let shape = cache.shape();
+        // SAFETY: `self` keeps the cache borrowed for as long as the binding, which alone holds the view.
+        let view = unsafe { view(cache.values_mut(), shape) }?;
+        self.binding
+            .bind_input("cache", &view)
+            .map_err(runtime(self.context))
     }
 
     /// Runs, and gives the one output that is not the cache.
@@ -94,7 +83,7 @@ impl<'a> Bindings<'a> {
 ///
 /// # Safety
 /// The tensor must be gone before `buffer` is used again or freed.
-unsafe fn view(buffer: &mut [f32], shape: [usize; 4]) -> Result<DynValue> {
+unsafe fn view(buffer: &mut [f32], shape: [usize; 5]) -> Result<DynValue> {
     const CONTEXT: &str = "lending the cache";
     debug_assert_eq!(buffer.len(), shape.iter().product::<usize>());
     let allocator = Allocator::default();

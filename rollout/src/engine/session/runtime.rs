@@ -9,7 +9,7 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 
-use super::EngineKind;
+use super::{EngineKind, operators};
 use crate::engine::library;
 use crate::error::{Error, Result};
 
@@ -39,6 +39,7 @@ fn options(
     )?;
     let set = || -> ort::Result<SessionBuilder> {
         Ok(builder
+            .with_operators(operators::domain(threads)?)?
             .with_intra_threads(threads)?
             // Every pass has its own shapes: remembered memory plans would only pile up.
             .with_memory_pattern(false)?
