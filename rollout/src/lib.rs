@@ -10,8 +10,9 @@
 //! - `engine`: decodes many responses side by side; `engine::session` alone names ONNX Runtime
 //! - `sampler`: chooses the next token of a row and measures it
 //! - `setup`, `load`: configuration, model and data set -> the parts above
-//! - `eval`, `doctor`: the other two commands
+//! - `eval`, `bench`, `doctor`: the other commands
 
+pub mod bench;
 pub mod channel;
 pub mod claim;
 pub mod dataset;

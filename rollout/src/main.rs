@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rollout::bench::{BenchArgs, bench};
 use rollout::doctor;
 use rollout::eval::{EvalArgs, eval};
 use rollout::run::{self, Given};
@@ -32,6 +33,8 @@ enum Command {
     Run(RunFlags),
     /// Measures a checkpoint on a data set: accuracy, pass@k
     Eval(EvalArgs),
+    /// Measures the engine's speed on this machine
+    Bench(BenchArgs),
     /// Says what is installed, what would work, and what to do about what does not
     Doctor,
 }
@@ -61,6 +64,15 @@ fn start() -> Result<()> {
         Some(Command::Eval(args)) => {
             let telemetry = telemetry::init("eval")?;
             eval(
+                &args,
+                &telemetry,
+                &Stop::on_signals()?,
+                &mut stdout().lock(),
+            )
+        }
+        Some(Command::Bench(args)) => {
+            let telemetry = telemetry::init("bench")?;
+            bench(
                 &args,
                 &telemetry,
                 &Stop::on_signals()?,

@@ -6,6 +6,7 @@
 //! | [`decoder`] | `decoder.onnx`: tokens, images and cache to logits |
 //! | [`vision`] | `vision.onnx`: patches to image embeddings |
 //! | [`attention`], [`mlp`], [`rope`] | the parts of their layers |
+//! | [`products`] | the decoder's matrix products alone, to measure against |
 //! | [`weights`] | weights as ranges of the weights file |
 //!
 //! A graph holds no weights: its initializers point into `model.safetensors` beside it, in the layout that the
@@ -14,6 +15,7 @@
 pub mod attention;
 pub mod decoder;
 pub mod mlp;
+pub mod products;
 pub mod rope;
 pub mod vision;
 pub mod weights;

@@ -38,7 +38,7 @@ pub use cache::{KvCache, blocks_of};
 pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
 pub use pass::{Pass, Piece};
-pub use session::{EngineKind, EngineLoader, EngineModel, Logits, build_info, probe};
+pub use session::{EngineKind, EngineLoader, EngineModel, Logits, Products, build_info, probe};
 pub use spent::Spent;
 
 use crate::error::{Error, Result};

@@ -7,12 +7,14 @@
 //! | `runtime` | the library, its options and its providers |
 //! | `binding` | tensors handed to it, and one run over them |
 //! | `operators` | the engine's kernels as operators of a graph |
+//! | `products` | the decoder's matrix products alone, to measure against |
 
 mod binding;
 mod operators;
+mod products;
 mod runtime;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use models::checkpoint::F32Layout;
 use models::config::ModelConfig;
@@ -27,6 +29,7 @@ use super::kernel::attention::SEQUENCE_FIELDS;
 use super::pass::Pass;
 use crate::error::{Error, Result};
 use binding::Bindings;
+pub use products::Products;
 pub use runtime::{build_info, probe};
 use runtime::{open, runtime};
 
@@ -76,19 +79,31 @@ impl EngineLoader {
     /// Joins the graphs with a weights file in the published layout (`models::checkpoint::F32Layout`, named
     /// `model.safetensors`). The file is mapped, so it must never change; it may be unlinked.
     pub fn load(&self, weights: &Path) -> Result<EngineModel> {
-        check_weights(weights, &self.layout)?;
-        let folder = weights
-            .canonicalize()
-            .ok()
-            .and_then(|path| path.parent().map(Path::to_path_buf));
-        let folder = folder.ok_or_else(|| Error::Weights {
-            path: weights.to_path_buf(),
-            reason: "has no folder".to_owned(),
-        })?;
+        let folder = self.weights_folder(weights)?;
         Ok(EngineModel {
             config: self.config.clone(),
             decoder: open(&self.decoder, &folder, self.threads, self.kind, true)?,
             vision: open(&self.vision, &folder, self.threads, self.kind, false)?,
+        })
+    }
+
+    /// The decoder's matrix products with these weights, to measure against.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn load_products(&self, weights: &Path) -> Result<Products> {
+        let folder = self.weights_folder(weights)?;
+        Products::load(&self.config, &self.layout, &folder, self.threads)
+    }
+
+    /// Checks the weights file, and gives the folder that it is in.
+    fn weights_folder(&self, weights: &Path) -> Result<PathBuf> {
+        check_weights(weights, &self.layout)?;
+        let path = weights.canonicalize().ok();
+        let folder = path.and_then(|path| path.parent().map(Path::to_path_buf));
+        folder.ok_or_else(|| Error::Weights {
+            path: weights.to_path_buf(),
+            reason: "has no folder".to_owned(),
         })
     }
 }

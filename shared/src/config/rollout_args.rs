@@ -23,6 +23,10 @@ pub struct RolloutArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
 
+    /// What the CPU engine computes in. int8 is faster; its logprobs are those of the rounded policy, and the records say so
+    #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Engine")]
+    pub precision: Precision,
+
     /// Most memory for keys and values in MiB; a response waits until there is room for all it may come to say
     /// [default: what the rows can need, at most half of the free memory]
     #[arg(long, value_name = "MIB", value_parser = at_least(1), help_heading = "Engine")]
@@ -113,6 +117,16 @@ pub enum Engine {
     Cuda,
     /// ONNX Runtime's TensorRT provider
     Trt,
+}
+
+/// What the engine computes in.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// As the learner does
+    F32,
+    /// Matrix products on 8-bit integers: weights rounded per output channel, activations per token; the head in f32
+    Int8,
 }
 
 /// The form of the prompt without its image, for `log pi(o_it | no image, q)` of eq. 8.

@@ -18,6 +18,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pulp::NullaryFnOnce;
+
 use super::lanes::Lanes;
 use super::tile::Tile;
 use crate::engine::cache::{BLOCK, CacheLayout, Kind};
@@ -114,20 +116,15 @@ impl PagedAttention {
             };
             while let Some((part, rows)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let Ok(mut rows) = rows.lock() else { return };
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || {
-                        attend(
-                            layout,
-                            inputs,
-                            &sequences[part.sequences.clone()],
-                            part,
-                            cache,
-                            &mut tile,
-                            &mut rows,
-                        )
-                    },
-                );
+                pulp::Arch::new().dispatch(Attend {
+                    layout,
+                    inputs,
+                    sequences: &sequences[part.sequences.clone()],
+                    tokens: part.tokens.clone(),
+                    cache,
+                    tile: &mut tile,
+                    out: &mut rows,
+                });
             }
         });
     }
@@ -233,110 +230,113 @@ fn rotate(inputs: &Inputs<'_>, token: usize, x: &[f32], scale: f32, out: &mut [f
     }
 }
 
-/// Attention of one part; `out` [tokens, H * D].
-#[inline(always)]
-fn attend(
-    layout: &CacheLayout,
-    inputs: &Inputs<'_>,
-    sequences: &[Sequence<'_>],
-    part: &Part,
-    cache: &[Lanes],
-    tile: &mut Tile,
-    out: &mut [f32],
-) {
-    let (dim, kv_heads) = (layout.head_dim, layout.num_kv_heads);
-    let per_head = inputs.num_heads / kv_heads; // query heads of a kv head
-    let per_sequence = part.tokens.len() * per_head;
-    let num_queries = sequences.len() * per_sequence;
-    let row_width = (inputs.num_heads + 2 * kv_heads) * dim;
-    let scale = 1.0 / (dim as f32).sqrt();
-    let block = |id: i32, head, kind| {
-        let id = usize::try_from(id).unwrap_or(usize::MAX);
-        &cache[layout.at(id, inputs.layer, kind, head)]
-    };
-    let mut visible = [0; TILE_QUERIES];
-    let mut wide;
-    let visible: &mut [usize] = if num_queries <= TILE_QUERIES {
-        &mut visible[..num_queries]
-    } else {
-        wide = vec![0; num_queries]; // one token with more query heads than a tile has room for
-        &mut wide
-    };
-    for head in 0..kv_heads {
-        tile.start(num_queries, dim);
-        for (index, (sequence, token)) in tokens(sequences, part).enumerate() {
-            for query in 0..per_head {
-                let x = &inputs.qkv
-                    [(sequence.first + token) * row_width + (head * per_head + query) * dim..]
-                    [..dim];
-                let at = (index * per_head + query) * dim;
-                rotate(
-                    inputs,
-                    sequence.first + token,
-                    x,
-                    scale,
-                    &mut tile.queries[at..at + dim],
-                );
+/// Attention of one part.
+struct Attend<'a> {
+    layout: &'a CacheLayout,
+    inputs: &'a Inputs<'a>,
+    sequences: &'a [Sequence<'a>],
+    /// Of each of them.
+    tokens: Range<usize>,
+    cache: &'a [Lanes],
+    tile: &'a mut Tile,
+    /// [tokens of the part, H * D].
+    out: &'a mut [f32],
+}
+
+impl NullaryFnOnce for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self {
+            layout,
+            inputs,
+            sequences,
+            tokens,
+            cache,
+            tile,
+            out,
+        } = self;
+        let (dim, kv_heads) = (layout.head_dim, layout.num_kv_heads);
+        let per_head = inputs.num_heads / kv_heads; // query heads of a kv head
+        let per_sequence = tokens.len() * per_head;
+        let num_queries = sequences.len() * per_sequence;
+        let row_width = (inputs.num_heads + 2 * kv_heads) * dim;
+        let scale = 1.0 / (dim as f32).sqrt();
+        let block = |id: i32, head, kind| {
+            let id = usize::try_from(id).unwrap_or(usize::MAX);
+            &cache[layout.at(id, inputs.layer, kind, head)]
+        };
+        let mut visible = [0; TILE_QUERIES];
+        let mut wide;
+        let visible: &mut [usize] = if num_queries <= TILE_QUERIES {
+            &mut visible[..num_queries]
+        } else {
+            wide = vec![0; num_queries]; // one token with more query heads than a tile has room for
+            &mut wide
+        };
+        for head in 0..kv_heads {
+            tile.start(num_queries, dim);
+            let new_tokens = sequences.iter().flat_map(|sequence| {
+                let first = sequence.first;
+                tokens.clone().map(move |token| first + token)
+            });
+            for (index, token) in new_tokens.enumerate() {
+                for query in 0..per_head {
+                    let from = token * row_width + (head * per_head + query) * dim;
+                    let at = (index * per_head + query) * dim;
+                    let out = &mut tile.queries[at..at + dim];
+                    rotate(inputs, token, &inputs.qkv[from..from + dim], scale, out);
+                }
             }
-        }
-        // The prefix: all queries see all of it.
-        let prefix = sequences.first().map_or(0, |sequence| sequence.prefix);
-        for (index, &id) in sequences
-            .first()
-            .map_or(&[][..], |s| s.prefix_blocks)
-            .iter()
-            .enumerate()
-        {
-            visible.fill((prefix - index * BLOCK).min(BLOCK));
-            tile.absorb(
-                0,
-                visible,
-                block(id, head, Kind::Keys),
-                block(id, head, Kind::Values),
-            );
-        }
-        // Each sequence's own tokens, up to the query's.
-        for (index, sequence) in sequences.iter().enumerate() {
-            let first = index * per_sequence;
-            let visible = &mut visible[..per_sequence];
-            let end = sequence.own + part.tokens.end;
-            for (number, &id) in sequence.own_blocks[..end.div_ceil(BLOCK)]
+            // The prefix: all queries see all of it.
+            let prefix = sequences.first().map_or(0, |sequence| sequence.prefix);
+            for (index, &id) in sequences
+                .first()
+                .map_or(&[][..], |s| s.prefix_blocks)
                 .iter()
                 .enumerate()
             {
-                for (token, visible) in part.tokens.clone().zip(visible.chunks_mut(per_head)) {
-                    visible.fill(
-                        (sequence.own + token + 1)
-                            .saturating_sub(number * BLOCK)
-                            .min(BLOCK),
-                    );
-                }
+                visible.fill((prefix - index * BLOCK).min(BLOCK));
                 tile.absorb(
-                    first,
+                    0,
                     visible,
                     block(id, head, Kind::Keys),
                     block(id, head, Kind::Values),
                 );
             }
-        }
-        for token in 0..sequences.len() * part.tokens.len() {
-            for query in 0..per_head {
-                let at = (token * inputs.num_heads + head * per_head + query) * dim;
-                tile.finish(token * per_head + query, &mut out[at..at + dim]);
+            // Each sequence's own tokens, up to the query's.
+            for (index, sequence) in sequences.iter().enumerate() {
+                let first = index * per_sequence;
+                let visible = &mut visible[..per_sequence];
+                let end = sequence.own + tokens.end;
+                for (number, &id) in sequence.own_blocks[..end.div_ceil(BLOCK)]
+                    .iter()
+                    .enumerate()
+                {
+                    for (token, visible) in tokens.clone().zip(visible.chunks_mut(per_head)) {
+                        visible.fill(
+                            (sequence.own + token + 1)
+                                .saturating_sub(number * BLOCK)
+                                .min(BLOCK),
+                        );
+                    }
+                    tile.absorb(
+                        first,
+                        visible,
+                        block(id, head, Kind::Keys),
+                        block(id, head, Kind::Values),
+                    );
+                }
+            }
+            for token in 0..sequences.len() * tokens.len() {
+                for query in 0..per_head {
+                    let at = (token * inputs.num_heads + head * per_head + query) * dim;
+                    tile.finish(token * per_head + query, &mut out[at..at + dim]);
+                }
             }
         }
     }
-}
-
-/// The part's new tokens in order.
-#[inline(always)]
-fn tokens<'a>(
-    sequences: &'a [Sequence<'a>],
-    part: &'a Part,
-) -> impl Iterator<Item = (&'a Sequence<'a>, usize)> {
-    sequences
-        .iter()
-        .flat_map(move |sequence| part.tokens.clone().map(move |token| (sequence, token)))
 }
 
 #[cfg(test)]

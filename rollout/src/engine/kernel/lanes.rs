@@ -1,5 +1,8 @@
 //! Sixteen f32 at a time, as arrays: the compiler makes one AVX-512 or two AVX2 registers of them, where
-//! `pulp::Arch::dispatch` has turned those on. Fixed lanes give the same sums on every machine.
+//! `pulp` has turned those on. Fixed lanes give the same sums on every machine.
+//!
+//! Whatever is to run there is a [`pulp::NullaryFnOnce`] and `inline(always)` all the way down: code that stays a function of
+//! its own (a closure handed to `map`, say) is compiled for the oldest machine, and its `mul_add` calls a library.
 
 /// f32 that are worked on together.
 pub(in crate::engine) const LANES: usize = 16;
@@ -25,7 +28,11 @@ impl Lanes {
     /// `self * factor`.
     #[inline(always)]
     pub(super) fn scale(self, factor: f32) -> Self {
-        Self(self.0.map(|x| x * factor))
+        let mut product = self.0;
+        for x in &mut product {
+            *x *= factor;
+        }
+        Self(product)
     }
 
     /// Their sum, by halves.
@@ -63,7 +70,11 @@ impl Lanes {
     /// [`exp`] of each.
     #[inline(always)]
     pub(super) fn exp(self) -> Self {
-        Self(self.0.map(exp))
+        let mut powers = self.0;
+        for x in &mut powers {
+            *x = exp(*x);
+        }
+        Self(powers)
     }
 }
 

@@ -15,7 +15,7 @@ use ort::value::{TensorElementType, ValueRef};
 use crate::engine::cache::CacheLayout;
 use crate::engine::kernel::attention::{Inputs, PagedAttention};
 use crate::engine::kernel::lanes::Lanes;
-use crate::engine::kernel::silu::silu_mul_row;
+use crate::engine::kernel::silu::SiluMul;
 
 /// The operators, for a session with so many threads.
 pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
@@ -164,10 +164,11 @@ impl Kernel for SiluMulKernel {
                 run(parts.len(), &|part| {
                     let (gate_up, out) = &parts[part];
                     let Ok(mut out) = out.lock() else { return };
-                    let rows = gate_up
-                        .chunks_exact(2 * width)
-                        .zip(out.chunks_exact_mut(width));
-                    rows.for_each(|(gate_up, out)| silu_mul_row(gate_up, out));
+                    pulp::Arch::new().dispatch(SiluMul {
+                        gate_up,
+                        out: &mut out,
+                        width,
+                    });
                 });
             },
             context,

@@ -1,0 +1,113 @@
+//! The command line of `rollout bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use shared::config::Precision;
+
+/// Speed of the engine on this machine: tokens per second of generation alone and of whole records, and their parts.
+///
+/// The prompts are made up: random tokens and an image of noise. Responses have exactly the length asked for.
+/// `models random` makes a checkpoint of any size to measure with.
+#[derive(Args, Debug, Clone)]
+pub struct BenchArgs {
+    /// Hugging Face folder
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, default_value = "models/geo-mini/model")]
+    pub model: PathBuf,
+
+    /// Prompts of a round
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    pub prompts: usize,
+
+    /// Responses per prompt
+    #[arg(long, value_name = "G", default_value_t = 8, value_parser = count)]
+    pub group_size: usize,
+
+    /// Tokens of each response
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
+    pub new_tokens: usize,
+
+    /// Size of each prompt's image in pixels; none = text only
+    #[arg(long, value_name = "WxH", default_value = "224x224", value_parser = image)]
+    pub image: ImageSize,
+
+    /// Text tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = count)]
+    pub prompt_tokens: usize,
+
+    /// Responses decoded side by side
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
+    pub rows: usize,
+
+    /// What the engine computes in
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
+
+    /// Sampling temperature
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub temperature: f64,
+
+    /// Sample from the smallest set of tokens whose probability reaches this mass
+    #[arg(long, value_name = "P", default_value_t = 0.99)]
+    pub top_p: f64,
+
+    /// Compute threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+
+    /// Rounds; the table shows medians
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
+    pub rounds: usize,
+
+    /// Seed of prompts and sampling
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Also a step's time for 1 to --rows rows and for contexts of 128 to 2048 tokens
+    #[arg(long)]
+    pub curve: bool,
+
+    /// Also what new weights cost while the engine decodes
+    #[arg(long)]
+    pub swap: bool,
+
+    /// Write everything to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+}
+
+/// An image's size in pixels; 0 x 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageSize {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+fn image(text: &str) -> Result<ImageSize, String> {
+    if text == "none" {
+        return Ok(ImageSize {
+            width: 0,
+            height: 0,
+        });
+    }
+    let sides = text.split_once('x').and_then(|(width, height)| {
+        let side = |text: &str| {
+            text.parse::<u32>()
+                .ok()
+                .filter(|side| (1..=1 << 14).contains(side))
+        };
+        Some((side(width)?, side(height)?))
+    });
+    let (width, height) =
+        sides.ok_or("expected WIDTHxHEIGHT in pixels, such as 224x224, or none")?;
+    Ok(ImageSize { width, height })
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse::<usize>()
+        .ok()
+        .filter(|count| (1..=1 << 20).contains(count))
+        .ok_or_else(|| "expected a whole number of at least 1".to_owned())
+}
