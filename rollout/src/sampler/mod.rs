@@ -1,14 +1,18 @@
 //! Chooses the next token of a row, and says how likely it was.
 
 mod error;
+mod exponential;
 mod random;
+mod row;
+mod selection;
 mod statistics;
 
 pub use error::{Error, Result};
 pub use random::{permutation, uniform};
 pub use statistics::{Distribution, EntropyKind, Nucleus};
 
-use statistics::{BLOCK, gather, heavier, select_mass};
+use row::{BLOCK, CHUNK, sum_of};
+use selection::{mass, select_mass};
 
 /// How tokens are drawn and measured; the same for every row of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,11 +45,15 @@ pub struct Scored {
     pub entropy: f32,
 }
 
+/// Share of the largest weight below which what may be drawn is weighed anew.
+const LEAST_ALLOWED: f64 = 1e-12;
+
 /// Draws and scores tokens. Holds buffers: one per thread.
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
     distribution: Distribution,
+    tops_scratch: Vec<f32>,
 }
 
 impl Sampler {
@@ -56,6 +64,7 @@ impl Sampler {
         Self {
             sampling,
             distribution: Distribution::new(),
+            tops_scratch: Vec::new(),
         }
     }
 
@@ -114,57 +123,75 @@ impl Sampler {
     /// The most likely token that is allowed; the lower id of equals.
     fn greedy(&self, logits: &[f32]) -> Result<u32> {
         let mut best: Option<(u32, f32)> = None;
-        for (id, &logit) in (0_u32..).zip(logits).take(self.sampling.num_tokens) {
-            if best.is_none_or(|(_, top)| logit > top)
-                && self.sampling.banned.binary_search(&id).is_err()
-            {
-                best = Some((id, logit));
+        let chunks = (0_u32..).step_by(CHUNK).zip(logits.chunks(CHUNK));
+        for ((start, chunk), &top) in chunks.zip(&self.distribution.tops) {
+            if best.is_some_and(|(_, logit)| top <= logit) {
+                continue;
+            }
+            for (id, &logit) in (start..).zip(chunk) {
+                if best.is_none_or(|(_, top)| logit > top) && self.is_allowed(id) {
+                    best = Some((id, logit));
+                }
             }
         }
         best.map(|(id, _)| id).ok_or(Error::NothingAllowed)
     }
 
+    fn is_allowed(&self, id: u32) -> bool {
+        (id as usize) < self.sampling.num_tokens && self.sampling.banned.binary_search(&id).is_err()
+    }
+
     fn draw(&mut self, logits: &[f32], uniform: f64) -> Result<u32> {
-        let total = self.ban();
-        if total <= 0.0 {
-            // What is banned outweighs the rest beyond f64; the likeliest of the rest is as good a draw as any.
-            return self.greedy(logits);
+        let mut total = self.ban();
+        if total < LEAST_ALLOWED {
+            // What is banned outweighs the rest by so much that f32 weights lose it: weigh again, by the likeliest of the rest.
+            let likeliest = self.greedy(logits)?;
+            self.distribution.weigh(logits, logits[likeliest as usize]);
+            total = self.ban();
         }
         let (top_k, top_p) = (self.sampling.top_k, f64::from(self.sampling.top_p));
-        let Distribution {
-            weights,
-            block_sums,
-            candidates,
-            ..
-        } = &mut self.distribution;
         if top_k == 0 && top_p >= 1.0 {
-            return walk_blocks(weights, block_sums, uniform * total);
+            return self.walk_row(uniform * total);
         }
+        let mut candidates = std::mem::take(&mut self.distribution.candidates);
         // Top-k first; the nucleus is then taken of what is left.
-        let mut kept = total;
         if top_k > 0 {
-            gather(weights, total, 1.0, candidates);
-            if top_k < candidates.len() {
-                candidates.select_nth_unstable_by(top_k, heavier);
-                candidates.truncate(top_k);
+            let padding = logits.len().saturating_sub(self.sampling.num_tokens);
+            let bans = self.sampling.banned.len() + padding.div_ceil(CHUNK) + 1;
+            self.distribution.row(logits).select_count(
+                top_k,
+                bans,
+                &mut candidates,
+                &mut self.tops_scratch,
+            );
+            if top_p < 1.0 {
+                let target = top_p * mass(&candidates);
+                let size = select_mass(&mut candidates, target);
+                candidates.truncate(size);
             }
-            kept = candidates.iter().map(|candidate| candidate.weight).sum();
         } else {
-            gather(weights, total, top_p, candidates);
-        }
-        if top_p < 1.0 {
-            let size = select_mass(candidates, top_p * kept);
-            candidates.truncate(size);
+            let row = self.distribution.row(logits);
+            let selection = row.select_mass(top_p * total, total, &mut candidates);
+            candidates.truncate(selection.size);
+            if selection.above.size > 0 {
+                // Too many to be listed: the rest of the row is banned like any other token.
+                self.distribution
+                    .keep(logits, selection.above.logit, &candidates);
+                self.distribution.candidates = candidates;
+                let kept: f64 = self.distribution.block_sums.iter().sum();
+                return self.walk_row(uniform * kept);
+            }
         }
         candidates.sort_unstable_by_key(|candidate| candidate.id);
-        let kept: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-        walk(
+        let target = uniform * mass(&candidates);
+        let token = walk(
             candidates
                 .iter()
                 .map(|candidate| (candidate.id, candidate.weight)),
-            uniform * kept,
-        )
-        .ok_or(Error::NothingAllowed)
+            target,
+        );
+        self.distribution.candidates = candidates;
+        token.ok_or(Error::NothingAllowed)
     }
 
     /// Sets the weights of tokens that may not be drawn to 0 and returns the sum of the others.
@@ -176,19 +203,41 @@ impl Sampler {
         } = &mut self.distribution;
         let end = self.sampling.num_tokens.min(weights.len());
         weights[end..].fill(0.0);
-        let mut touched: Vec<usize> = (end / BLOCK..block_sums.len()).collect();
         for &id in &self.sampling.banned {
             if let Some(weight) = weights.get_mut(id as usize) {
                 *weight = 0.0;
-                touched.push(id as usize / BLOCK);
             }
         }
         // Summed again rather than subtracted: a banned token may hold nearly all of its block.
-        for block in touched {
-            let end = weights.len().min((block + 1) * BLOCK);
-            block_sums[block] = weights[block * BLOCK..end].iter().sum();
+        let mut summed = usize::MAX;
+        let banned = self.sampling.banned.iter().map(|&id| id as usize / BLOCK);
+        for block in banned.chain(end / BLOCK..block_sums.len()) {
+            if block != summed && block < block_sums.len() {
+                let end = weights.len().min((block + 1) * BLOCK);
+                block_sums[block] = sum_of(&weights[block * BLOCK..end]);
+                summed = block;
+            }
         }
         block_sums.iter().sum()
+    }
+
+    /// Inverts the cumulative sum of the weights: the first token at which it exceeds `target`.
+    fn walk_row(&self, target: f64) -> Result<u32> {
+        let (weights, block_sums) = (&self.distribution.weights, &self.distribution.block_sums);
+        let mut before = 0.0;
+        let mut block = None;
+        for (start, &sum) in (0_u32..).step_by(BLOCK).zip(block_sums) {
+            if sum > 0.0 {
+                block = Some((start, before));
+                if before + sum > target {
+                    break;
+                }
+            }
+            before += sum;
+        }
+        let (start, before) = block.ok_or(Error::NothingAllowed)?;
+        let ids = (start..).zip(weights[start as usize..].iter().copied());
+        walk(ids.take(BLOCK), target - before).ok_or(Error::NothingAllowed)
     }
 }
 
@@ -217,36 +266,12 @@ fn scored(token: u32, logprob: f64, entropy: f64) -> Scored {
     }
 }
 
-/// Inverts the cumulative sum: the first token at which it exceeds `target`.
-fn walk_blocks(weights: &[f64], block_sums: &[f64], target: f64) -> Result<u32> {
-    let mut before = 0.0;
-    let mut block = None;
-    for (index, &sum) in block_sums.iter().enumerate() {
-        if sum > 0.0 {
-            block = Some((index, before));
-            if before + sum > target {
-                break;
-            }
-        }
-        before += sum;
-    }
-    let (block, before) = block.ok_or(Error::NothingAllowed)?;
-    let start = block * BLOCK;
-    let end = weights.len().min(start + BLOCK);
-    let ids = (0_u32..)
-        .zip(weights)
-        .skip(start)
-        .take(end - start)
-        .map(|(id, &weight)| (id, weight));
-    walk(ids, target - before).ok_or(Error::NothingAllowed)
-}
-
 /// The first item at which the running sum exceeds `target`; the last one of any weight when rounding left it short.
-fn walk(items: impl Iterator<Item = (u32, f64)>, target: f64) -> Option<u32> {
+fn walk(items: impl Iterator<Item = (u32, f32)>, target: f64) -> Option<u32> {
     let mut sum = 0.0;
     let mut last = None;
     for (id, weight) in items {
-        sum += weight;
+        sum += f64::from(weight);
         if weight > 0.0 {
             last = Some(id);
             if sum > target {

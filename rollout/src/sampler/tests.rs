@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{EntropyKind, Sampler, Sampling, uniform};
+use super::{Distribution, EntropyKind, Sampler, Sampling, uniform};
 
 fn sampling(num_tokens: usize) -> Sampling {
     Sampling {
@@ -85,6 +85,40 @@ fn top_p_draws_from_the_nucleus_of_what_top_k_left() {
     assert!(chi_square(both, &logits, &[0], 1000) < 1e-9);
 }
 
+/// The draw and the statistics agree on who is in the nucleus, be it short or wide.
+#[test]
+fn top_p_draws_every_token_of_the_nucleus_and_no_other() {
+    let row: Vec<f32> = (0..2000)
+        .map(|id| (uniform(5, id, 0, 0) * 40.0).round() as f32 / 40.0)
+        .collect();
+    for top_p in [0.005, 0.7] {
+        let settings = Sampling {
+            top_p,
+            ..sampling(row.len())
+        };
+        let mut distribution = Distribution::new();
+        distribution.load(&row, 1.0).unwrap();
+        let size = distribution.nucleus(&row, f64::from(top_p)).size;
+        let mut nucleus: Vec<usize> = (0..row.len()).collect();
+        nucleus.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        nucleus.truncate(size);
+        nucleus.sort_unstable();
+
+        let mut sampler = Sampler::new(settings);
+        let mut drawn: Vec<usize> = (0..5_000)
+            .map(|step| {
+                sampler
+                    .sample(&row, f64::from(step) / 5_000.0)
+                    .unwrap()
+                    .token as usize
+            })
+            .collect();
+        drawn.dedup();
+        assert!(drawn.is_sorted());
+        assert_eq!(drawn, nucleus, "{top_p}");
+    }
+}
+
 #[test]
 fn the_statistics_ignore_bans_and_truncation() {
     let logits = [2.0, 1.0, 0.0, -1.0];
@@ -103,16 +137,16 @@ fn the_statistics_ignore_bans_and_truncation() {
 }
 
 #[test]
-fn a_ban_that_holds_all_the_mass_still_gives_a_token() {
+fn a_ban_that_holds_all_the_mass_leaves_the_shares_of_the_rest() {
     let banned = Sampling {
         banned: vec![1],
         ..sampling(4)
     };
-    let mut sampler = Sampler::new(banned.clone());
-    assert_eq!(
-        sampler.sample(&[0.0, 3000.0, 1.0, 0.5], 0.9).unwrap().token,
-        2
-    );
+    // 99.9 % point of chi-square with 2 degrees of freedom. 60: lost in an f64 sum; 3000: lost to the weights themselves.
+    for gap in [60.0, 3000.0] {
+        let shares = chi_square(banned.clone(), &[0.0, gap, 1.0, 0.5], &[0, 2, 3], 10_000);
+        assert!(shares < 13.8, "{gap}: {shares}");
+    }
     let nothing = Sampling {
         banned: vec![0, 1],
         num_tokens: 2,
