@@ -33,7 +33,9 @@ enum Command {
     /// Measures a checkpoint on a data set: accuracy, pass@k
     Eval(EvalArgs),
     /// Says what is installed, what would work, and what to do about what does not
-    Doctor,
+    ///
+    /// With the options of a run, --model above all, it also says how much memory that run needs.
+    Doctor(RunFlags),
 }
 
 #[derive(Args, Debug)]
@@ -57,13 +59,17 @@ fn main() -> ExitCode {
 fn start() -> Result<()> {
     let matches = Cli::command().get_matches();
     match Cli::from_arg_matches(&matches)?.command {
-        Some(Command::Doctor) => doctor::report(&mut stdout().lock()),
+        Some(Command::Doctor(_)) => {
+            let flags = matches.subcommand_matches("doctor").unwrap_or(&matches);
+            let config = config::load(flags, Program::Rollout)?;
+            doctor::report(&config.run.model, &config.rollout, &mut stdout().lock())
+        }
         Some(Command::Eval(args)) => {
             let telemetry = telemetry::init("eval")?;
             eval(
                 &args,
                 &telemetry,
-                &Stop::on_signals()?,
+                &Stop::on_signals("stopping after this step")?,
                 &mut stdout().lock(),
             )
         }
@@ -81,7 +87,8 @@ fn generate(matches: &ArgMatches) -> Result<()> {
         model: is_given("model"),
         data: is_given("data"),
     };
-    run::run(&load_config, given, &telemetry, &Stop::on_signals()?)
+    let stop = Stop::on_signals("stopping: unfinished groups are given back")?;
+    run::run(&load_config, given, &telemetry, &stop)
 }
 
 #[allow(
