@@ -47,12 +47,24 @@ struct RunFlags {
 }
 
 fn main() -> ExitCode {
+    silence_telemetry();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The published ONNX Runtime reports to its maker as soon as it is loaded, and keeps an id of the machine in the cache
+/// folder. Its interface can only quiet what comes later; this variable stops all of it. Whoever wants the reports sets it to 0.
+#[allow(unsafe_code, reason = "the library reads the environment")]
+fn silence_telemetry() {
+    const SWITCH: &str = "ORT_DISABLE_TELEMETRY";
+    if std::env::var_os(SWITCH).is_none() {
+        // SAFETY: the first thing that `main` does: no other thread is there to read the environment meanwhile.
+        unsafe { std::env::set_var(SWITCH, "1") };
     }
 }
 

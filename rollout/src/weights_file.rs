@@ -20,6 +20,8 @@ use crate::stop::Stop;
 
 /// How the folders of copies are called.
 const PREFIX: &str = "rollout-f32-";
+/// A copy that takes this much deserves a word about where it goes.
+const LARGE: u64 = 256 << 20;
 /// Locked in a copy's folder while its process lives.
 const LOCK: &str = "lock";
 
@@ -74,18 +76,22 @@ impl WeightsFile {
             .context("no place for an f32 copy of the weights; set TMPDIR to a folder")?;
         check_room(checkpoint, &parent, total, disk)?;
         tracing::info!(
-            "{} is not in the engine's layout: writing an f32 copy of {} to {}{}; TMPDIR chooses another folder, \
-             `scripts/export_onnx.sh {} OUT` makes a copy to keep",
-            checkpoint.display(),
+            "writing an f32 copy of the weights ({}) to {}{}: {} is not in the engine's layout",
             gib(total),
             parent.display(),
             if disk.is_memory {
-                " (which is memory)"
+                ", which is memory"
             } else {
                 ""
             },
-            checkpoint.display()
+            checkpoint.display(),
         );
+        if total >= LARGE {
+            tracing::info!(
+                "TMPDIR chooses another folder; `scripts/export_onnx.sh {} OUT` makes a copy to keep, for --model OUT",
+                checkpoint.display()
+            );
+        }
         let copy = Copy::make(&parent)?;
         let path = copy.folder.path().join(WEIGHTS_FILE);
         let start = Instant::now();
@@ -101,7 +107,7 @@ impl WeightsFile {
             bail!("stopped while the weights were converted; nothing is left behind");
         }
         written?;
-        tracing::info!("converted in {:.1} s", start.elapsed().as_secs_f64());
+        tracing::info!("written in {:.1} s", start.elapsed().as_secs_f64());
         Ok(Self {
             path,
             _copy: Some(copy),
@@ -197,8 +203,13 @@ mod tests {
     fn only_abandoned_copies_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let alive = Copy::make(parent.path()).unwrap();
-        let dead = Copy::make(parent.path()).unwrap();
-        let dead = dead.folder.keep(); // as after SIGKILL: the lock is free, the folder stays
+        // As after SIGKILL: the lock is free, the folder stays.
+        let Copy {
+            folder,
+            _lock: lock,
+        } = Copy::make(parent.path()).unwrap();
+        let dead = folder.keep();
+        drop(lock);
         let begun = parent.path().join(format!("{PREFIX}begun"));
         let other = parent.path().join("other");
         for folder in [&begun, &other] {

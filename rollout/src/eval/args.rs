@@ -95,7 +95,7 @@ impl EvalArgs {
     pub(super) fn check(&self) -> Result<()> {
         if self.samples > 1 && self.temperature() == 0.0 {
             bail!(
-                "--temperature 0 gives the same response --samples {} times; raise one or leave out the other",
+                "--samples {} at --temperature 0 gives the same response each time; raise the temperature, or leave out --samples",
                 self.samples
             );
         }

@@ -112,12 +112,11 @@ pub fn eval(
             report.num_skipped()
         );
     }
-    report.write(out)?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    report.write(out)
 }
 
 /// Refuses weights that do not fit, and warns of responses that may not.

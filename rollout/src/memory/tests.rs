@@ -101,7 +101,7 @@ fn the_advice_is_one_line_and_works() {
         .unwrap_err()
         .to_string();
     assert!(
-        !line.contains('\n') && line.starts_with("not enough memory: 5"),
+        !line.contains('\n') && line.starts_with("not enough memory: 48.8 GiB are needed"),
         "{line}"
     );
     let number = |flag: &str| -> usize {
