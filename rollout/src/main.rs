@@ -31,6 +31,10 @@ enum Command {
     /// Takes part in a run (what `rollout` alone does)
     Run(RunFlags),
     /// Measures a checkpoint on a data set: accuracy, pass@k
+    ///
+    /// The engine maps its weights from one f32 file. A checkpoint in another form (bf16, shards) is first written as such a file, of
+    /// 4 bytes per parameter, into the temporary folder, and removed again: TMPDIR chooses that folder. To convert only once,
+    /// `scripts/export_onnx.sh MODEL OUT` writes a folder to give as --model.
     Eval(EvalArgs),
     /// Says what is installed, what would work, and what to do about what does not
     ///

@@ -6,11 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueHint};
 use shared::config::Engine;
 
-/// Measures a checkpoint on a data set: accuracy by the rule-based verifier, pass@k
-///
-/// The engine maps its weights from one f32 file. A checkpoint in another form (bf16, shards) is first written as such a file, of
-/// 4 bytes per parameter, into the temporary folder, and removed again: TMPDIR chooses that folder. To convert only once,
-/// `scripts/export_onnx.sh MODEL OUT` writes a folder to give as --model.
+/// Accuracy of a checkpoint on a data set, by the rule-based verifier.
 #[derive(Args, Debug, Clone)]
 pub struct EvalArgs {
     /// Data set: a parquet or .jsonl file or a folder of them, with an optional split as in FOLDER@test

@@ -94,7 +94,7 @@ pub fn eval(
         report: Report::new(args, &name),
     };
     while evaluation.advance()? {
-        progress.note(&evaluation.report.line());
+        progress.note(&evaluation.report.line(num_samples));
         if stop.is_raised() {
             bail!(
                 "stopped after {} of {} samples",

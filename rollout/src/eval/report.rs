@@ -158,13 +158,13 @@ impl Report {
         self.num_skipped
     }
 
-    /// Where the evaluation stands.
+    /// Where the evaluation of so many problems stands.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub fn line(&self, num_samples: usize) -> String {
         let accuracy = mean(self.samples.iter().map(SampleResult::share_right));
         format!(
-            "{} problems  accuracy {:.1} %",
-            self.samples.len(),
+            "{} of {num_samples} problems  accuracy {:.1} %",
+            self.samples.len() + self.num_skipped,
             100.0 * accuracy
         )
     }
