@@ -221,3 +221,20 @@ fn name_skipped(skipped: &Skipped, count: u64) {
         tracing::warn!("{count} samples skipped; further ones are counted, not named");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_for_a_skipped_sample_is_small_whatever_its_name() {
+        let skipped = Skipped {
+            ticket: Ticket(7),
+            sample_id: "é".repeat(3 << 20),
+            reason: String::new(),
+        };
+        let record = empty(&skipped);
+        assert_eq!(record.ticket, Ticket(7));
+        assert!(codec::encode(&record).len() < 1024);
+    }
+}
