@@ -6,7 +6,7 @@
 # Safe to run any number of times: a finished part is kept, an interrupted one is done again.
 #
 # Your own libraries win over these: LIBTORCH (a libtorch 2.11 folder) and ORT_DYLIB_PATH (libonnxruntime.so 1.31).
-# With both of them set nothing is fetched.
+# What you bring is checked and not fetched; keep the variables set for cargo and the programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,13 +21,40 @@ wheels=(
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
+# check_own: that what the user brought is what it has to be. A wrong path would show up minutes later, far from its cause.
+check_own() {
+  if [ -n "$own_libtorch" ]; then
+    [[ "$LIBTORCH" = /* ]] || die "LIBTORCH='$LIBTORCH': give an absolute path, cargo builds from other folders"
+    { [ -e "$LIBTORCH/lib/libtorch.so" ] || [ -e "$LIBTORCH/lib/libtorch.dylib" ]; } && [ -e "$LIBTORCH/include/ATen/ATen.h" ] ||
+      die "LIBTORCH='$LIBTORCH' is not a libtorch folder: it needs lib/libtorch.so and include/ATen/ATen.h; mend it, or unset it to fetch libtorch"
+    # Some builds say which they are.
+    local version; version="$(cat "$LIBTORCH/build-version" 2>/dev/null || echo 2.11)"
+    [[ "$version" = 2.11* ]] || say "warning: your libtorch is $version; the programs are written for 2.11"
+    say "using your libtorch: $LIBTORCH"
+  fi
+  if [ -n "$own_onnxruntime" ]; then
+    [[ "$ORT_DYLIB_PATH" = /* ]] || die "ORT_DYLIB_PATH='$ORT_DYLIB_PATH': give an absolute path, the programs run in other folders"
+    [ -f "$ORT_DYLIB_PATH" ] ||
+      die "ORT_DYLIB_PATH='$ORT_DYLIB_PATH' is not a file: give libonnxruntime.so itself, or unset it to fetch ONNX Runtime"
+    grep -a -q OrtGetApiBase "$ORT_DYLIB_PATH" ||
+      die "ORT_DYLIB_PATH='$ORT_DYLIB_PATH' is not ONNX Runtime's library: give libonnxruntime.so, or unset it to fetch one"
+    # The version is in the name that its exported symbols carry.
+    local version; version="$(grep -a -o -m 1 'VERS_1\.[0-9.]*' "$ORT_DYLIB_PATH" | head -n 1 || true)"
+    [[ "${version:-VERS_1.31}" = VERS_1.31* ]] || say "warning: your ONNX Runtime is ${version#VERS_}; the programs are written for 1.31"
+    say "using your ONNX Runtime: $ORT_DYLIB_PATH"
+  fi
+}
+
+# check_tools: what is needed to build; with an argument also what is needed to fetch.
 check_tools() {
   local missing=()
-  [ -n "$own_libraries" ] || [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "only Linux on x86_64 has pinned libraries; elsewhere set LIBTORCH and ORT_DYLIB_PATH to your own (libtorch 2.11, ONNX Runtime 1.31)"
   command -v cargo >/dev/null || missing+=("cargo: install Rust 1.95 or newer with rustup")
   command -v c++ >/dev/null || missing+=("a C++ compiler: 'apt-get install g++' or your system's equivalent")
-  command -v python3 >/dev/null || missing+=("python3 (only to unpack wheels): 'apt-get install python3'")
-  python3 -m pip --version >/dev/null 2>&1 || missing+=("pip (only to fetch wheels): 'apt-get install python3-pip'")
+  if [ $# -gt 0 ]; then
+    [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "only Linux on x86_64 has pinned libraries; elsewhere set LIBTORCH and ORT_DYLIB_PATH to your own (libtorch 2.11, ONNX Runtime 1.31)"
+    command -v python3 >/dev/null || missing+=("python3 (only to unpack wheels): 'apt-get install python3'")
+    python3 -m pip --version >/dev/null 2>&1 || missing+=("pip (only to fetch wheels): 'apt-get install python3-pip'")
+  fi
   if [ ${#missing[@]} -gt 0 ]; then
     printf 'setup: missing %s\n' "${missing[@]}" >&2
     exit 1
@@ -94,27 +121,29 @@ part() {
   rm -rf "$stage"
 }
 
-# Both brought by the user: nothing to fetch.
-own_libraries="${LIBTORCH:+${ORT_DYLIB_PATH:-}}"
-check_tools
-if [ -n "$own_libraries" ]; then
-  say "using your LIBTORCH ($LIBTORCH) and ORT_DYLIB_PATH ($ORT_DYLIB_PATH)"
-  exit 0
-fi
+own_libtorch="${LIBTORCH:-}" own_onnxruntime="${ORT_DYLIB_PATH:-}"
+check_own
 cache="${TOR_NATIVE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tor/native-ort1.31.1-torch2.11.0}"
-mkdir -p "$cache/wheels"
+[[ "$cache" = /* ]] || die "TOR_NATIVE_CACHE='$cache': give an absolute path"
+mkdir -p "$cache"
 exec 9> "$cache/lock"
 flock 9 # two set-ups at once share one cache
 rm -rf "$cache"/stage.*
-if [ ! -d "$cache/onnxruntime" ] || [ ! -d "$cache/libtorch" ]; then
+wanted=()
+[ -n "$own_onnxruntime" ] || [ -d "$cache/onnxruntime" ] || wanted+=(onnxruntime)
+[ -n "$own_libtorch" ] || [ -d "$cache/libtorch" ] || wanted+=(libtorch)
+check_tools "${wanted[@]}"
+if [ ${#wanted[@]} -gt 0 ]; then
+  mkdir -p "$cache/wheels"
   for wheel in "${wheels[@]}"; do
+    case "${wheel%% *}" in onnxruntime) part=onnxruntime ;; *) part=libtorch ;; esac
+    [[ " ${wanted[*]} " = *" $part "* ]] || continue
     # shellcheck disable=SC2086  # four words on purpose
     fetch $wheel
   done
+  for part in "${wanted[@]}"; do part "$part" "install_$part"; done
 fi
-part onnxruntime install_onnxruntime
-part libtorch install_libtorch
 rm -rf "$cache/wheels" # unpacked: half a gigabyte that nobody needs again
 if [ -e .native ] && [ ! -L .native ]; then die "'.native' is not a link; move it away and run again"; fi
 ln -sfn "$cache" .native
-say "native libraries ready in $cache"
+[ -n "$own_libtorch" ] && [ -n "$own_onnxruntime" ] || say "native libraries ready in $cache"

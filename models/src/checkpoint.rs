@@ -21,7 +21,7 @@ mod write;
 use mapped::Mapped;
 
 pub use layout::F32Layout;
-pub use write::write_f32;
+pub use write::{write_f32, write_f32_watched};
 
 /// Longest header that is parsed; the one of a 72B model is below 1 MB.
 const MAX_HEADER_BYTES: usize = 32 << 20;

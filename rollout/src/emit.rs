@@ -19,6 +19,8 @@ use crate::stats::{Counted, Counters, Sums};
 const NOTE_EVERY: Duration = Duration::from_millis(500);
 /// Skipped samples that are named in the log one by one; the rest is counted.
 const MAX_NAMED: u64 = 20;
+/// Of the name of a skipped sample: a data set may hold names of any length.
+const MAX_ID_CHARS: usize = 200;
 
 /// What became of a ticket.
 #[derive(Debug)]
@@ -89,31 +91,23 @@ impl Emitter<'_> {
         while !is_stopping() {
             match receive(&self.outcomes) {
                 Received::Message(outcome) => {
-                    let mut counted = None;
-                    let record = match outcome {
-                        Outcome::Finished(finished) => {
-                            counted = Some(finished.counted);
-                            self.record(*finished)
-                        }
-                        Outcome::Skipped(skipped) => Err(skipped),
-                    };
-                    let record = match record {
-                        Ok(record) => {
+                    let (ticket, frame) = match self.frame(outcome) {
+                        Ok((record, frame, counted)) => {
                             self.turn_page(&mut window, &mut total, version_of(&record))?;
                             window.sums.add(&record);
-                            window.end = counted.unwrap_or(window.end);
-                            record
+                            window.end = counted;
+                            (record.ticket, frame)
                         }
                         Err(skipped) => {
                             window.sums.skipped += 1;
                             name_skipped(&skipped, total.skipped + window.sums.skipped);
-                            empty(skipped)
+                            (skipped.ticket, codec::encode(&empty(&skipped)))
                         }
                     };
-                    if !self.ring.push(&codec::encode(&record), is_stopping)? {
+                    if !self.ring.push(&frame, is_stopping)? {
                         break;
                     }
-                    self.seat.finish(record.ticket);
+                    self.seat.finish(ticket);
                 }
                 Received::Nothing => {}
                 Received::Closed => break,
@@ -131,8 +125,13 @@ impl Emitter<'_> {
         })
     }
 
-    /// The record of a group; or why it cannot be sent.
-    fn record(&self, finished: Finished) -> Result<GroupRecord, Skipped> {
+    /// The record of a group with its bytes, and the engine's counters at its end; or why it cannot be sent.
+    fn frame(&self, outcome: Outcome) -> Result<(GroupRecord, Vec<u8>, Counted), Skipped> {
+        let finished = match outcome {
+            Outcome::Finished(finished) => *finished,
+            Outcome::Skipped(skipped) => return Err(skipped),
+        };
+        let counted = finished.counted;
         let (ticket, sample_id) = (
             finished.prepared.ticket,
             finished.prepared.sample_id.clone(),
@@ -147,13 +146,14 @@ impl Emitter<'_> {
             .record(finished)
             .map_err(|error| skip(format!("{error:#}")))?;
         record.check().map_err(|error| skip(error.to_string()))?;
-        let (got, max) = (codec::encode(&record).len(), self.ring.max_frame_bytes());
+        let frame = codec::encode(&record);
+        let (got, max) = (frame.len(), self.ring.max_frame_bytes());
         if got > max {
             return Err(skip(format!(
                 "its record of {got} bytes does not fit a ring that takes {max}: raise --ring-mib"
             )));
         }
-        Ok(record)
+        Ok((record, frame, counted))
     }
 
     /// Writes a row when the records of another version begin.
@@ -196,11 +196,11 @@ fn version_of(record: &GroupRecord) -> PolicyVersion {
         .unwrap_or_default()
 }
 
-/// The answer to a ticket whose sample is passed over: a record without responses.
-fn empty(skipped: Skipped) -> GroupRecord {
+/// The answer to a ticket whose sample is passed over: a record without responses, which fits into any ring.
+fn empty(skipped: &Skipped) -> GroupRecord {
     GroupRecord {
         ticket: skipped.ticket,
-        sample_id: skipped.sample_id,
+        sample_id: skipped.sample_id.chars().take(MAX_ID_CHARS).collect(),
         prompt_ids: Vec::new(),
         images: Vec::new(),
         temperature: 1.0,
@@ -219,5 +219,22 @@ fn name_skipped(skipped: &Skipped, count: u64) {
     }
     if count == MAX_NAMED {
         tracing::warn!("{count} samples skipped; further ones are counted, not named");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_for_a_skipped_sample_is_small_whatever_its_name() {
+        let skipped = Skipped {
+            ticket: Ticket(7),
+            sample_id: "é".repeat(3 << 20),
+            reason: String::new(),
+        };
+        let record = empty(&skipped);
+        assert_eq!(record.ticket, Ticket(7));
+        assert!(codec::encode(&record).len() < 1024);
     }
 }

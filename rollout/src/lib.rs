@@ -10,8 +10,10 @@
 //! - `engine`: decodes many responses side by side; `engine::session` alone names ONNX Runtime
 //! - `sampler`: chooses the next token of a row and measures it
 //! - `setup`, `load`: configuration, model and data set -> the parts above
+//! - `weights_file`: a checkpoint as the file that the engine maps; `memory`: whether a run fits, `available`: into what
 //! - `eval`, `bench`, `doctor`: the other commands
 
+pub mod available;
 pub mod bench;
 pub mod channel;
 pub mod claim;
@@ -24,6 +26,7 @@ pub mod eval;
 pub mod generate;
 pub mod group;
 pub mod load;
+pub mod memory;
 pub mod prompt;
 pub mod reload;
 pub mod reward;
@@ -32,5 +35,6 @@ pub mod sampler;
 pub mod setup;
 pub mod stats;
 pub mod stop;
+pub mod weights_file;
 
 pub use error::{Error, Result};

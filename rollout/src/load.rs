@@ -1,13 +1,11 @@
 //! Picks the engine and joins it with weights.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use models::checkpoint::{Checkpoint, F32Layout, write_f32};
 use models::config::ModelConfig;
 use shared::config::Engine as EngineName;
-use tempfile::TempDir;
 
 use crate::engine::{EngineKind, EngineLoader, EngineModel, probe};
 
@@ -39,6 +37,14 @@ impl ModelLoader {
             candidates,
             is_known: false,
         })
+    }
+
+    /// Whether the CPU engine is the only one left: then the model has to fit into the system's memory.
+    #[must_use]
+    pub fn is_on_cpu(&self) -> bool {
+        self.candidates
+            .iter()
+            .all(|(kind, _)| *kind == EngineKind::Cpu)
     }
 
     /// Joins the graphs with the weights file of a publication.
@@ -100,69 +106,4 @@ pub fn name(kind: EngineKind) -> &'static str {
         EngineKind::Cuda => "cuda",
         EngineKind::Trt => "trt",
     }
-}
-
-/// A weights file in the layout that the graphs point into; a converted one lives as long as this does.
-#[derive(Debug)]
-pub struct WeightsFile {
-    path: PathBuf,
-    _converted: Option<TempDir>,
-}
-
-impl WeightsFile {
-    /// `checkpoint` is a Hugging Face folder or one .safetensors file. It is used as it is when it has the layout already, and
-    /// converted to f32 in a temporary folder otherwise.
-    ///
-    /// # Errors
-    /// A checkpoint that does not belong to `config`, or no room for the converted one.
-    pub fn of(checkpoint: &Path, config: &ModelConfig) -> Result<Self> {
-        let layout = F32Layout::new(&models::names::tensors(config));
-        let file = if checkpoint.is_dir() {
-            checkpoint.join("model.safetensors")
-        } else {
-            checkpoint.to_owned()
-        };
-        if has_layout(&file, &layout) {
-            return Ok(Self {
-                path: file,
-                _converted: None,
-            });
-        }
-        let opened = Checkpoint::open(checkpoint)?;
-        opened.check(config)?;
-        let folder = tempfile::tempdir().context("a folder for the converted weights")?;
-        let path = folder.path().join("model.safetensors");
-        write_f32(&path, &opened, config)?;
-        Ok(Self {
-            path,
-            _converted: Some(folder),
-        })
-    }
-
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Same header, same size, and a name that the graphs know: then the same tensors at the same places.
-fn has_layout(file: &Path, layout: &F32Layout) -> bool {
-    use std::io::Read as _;
-    if file
-        .file_name()
-        .is_none_or(|name| name != "model.safetensors")
-        || file.is_symlink()
-    {
-        return false;
-    }
-    let Ok(mut opened) = std::fs::File::open(file) else {
-        return false;
-    };
-    let mut header = vec![0; layout.header.len()];
-    opened.read_exact(&mut header).is_ok()
-        && header == layout.header
-        && opened
-            .metadata()
-            .is_ok_and(|metadata| metadata.len() == layout.total_bytes as u64)
 }

@@ -32,11 +32,17 @@ enum Command {
     /// Takes part in a run (what `rollout` alone does)
     Run(RunFlags),
     /// Measures a checkpoint on a data set: accuracy, pass@k
+    ///
+    /// The engine maps its weights from one f32 file. A checkpoint in another form (bf16, shards) is first written as such a file, of
+    /// 4 bytes per parameter, into the temporary folder, and removed again: TMPDIR chooses that folder. To convert only once,
+    /// `scripts/export_onnx.sh MODEL OUT` writes a folder to give as --model.
     Eval(EvalArgs),
     /// Measures the engine's speed on this machine
     Bench(BenchArgs),
     /// Says what is installed, what would work, and what to do about what does not
-    Doctor,
+    ///
+    /// With the options of a run, --model above all, it also says how much memory that run needs.
+    Doctor(RunFlags),
 }
 
 #[derive(Args, Debug)]
@@ -48,6 +54,7 @@ struct RunFlags {
 }
 
 fn main() -> ExitCode {
+    silence_telemetry();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,16 +64,31 @@ fn main() -> ExitCode {
     }
 }
 
+/// The published ONNX Runtime reports to its maker as soon as it is loaded, and keeps an id of the machine in the cache
+/// folder. Its interface can only quiet what comes later; this variable stops all of it. Whoever wants the reports sets it to 0.
+#[allow(unsafe_code, reason = "the library reads the environment")]
+fn silence_telemetry() {
+    const SWITCH: &str = "ORT_DISABLE_TELEMETRY";
+    if std::env::var_os(SWITCH).is_none() {
+        // SAFETY: the first thing that `main` does: no other thread is there to read the environment meanwhile.
+        unsafe { std::env::set_var(SWITCH, "1") };
+    }
+}
+
 fn start() -> Result<()> {
     let matches = Cli::command().get_matches();
     match Cli::from_arg_matches(&matches)?.command {
-        Some(Command::Doctor) => doctor::report(&mut stdout().lock()),
+        Some(Command::Doctor(_)) => {
+            let flags = matches.subcommand_matches("doctor").unwrap_or(&matches);
+            let config = config::load(flags, Program::Rollout)?;
+            doctor::report(&config.run.model, &config.rollout, &mut stdout().lock())
+        }
         Some(Command::Eval(args)) => {
             let telemetry = telemetry::init("eval")?;
             eval(
                 &args,
                 &telemetry,
-                &Stop::on_signals()?,
+                &Stop::on_signals("stopping after this step")?,
                 &mut stdout().lock(),
             )
         }
@@ -75,7 +97,7 @@ fn start() -> Result<()> {
             bench(
                 &args,
                 &telemetry,
-                &Stop::on_signals()?,
+                &Stop::on_signals("stopping: nothing will be shown")?,
                 &mut stdout().lock(),
             )
         }
@@ -93,7 +115,8 @@ fn generate(matches: &ArgMatches) -> Result<()> {
         model: is_given("model"),
         data: is_given("data"),
     };
-    run::run(&load_config, given, &telemetry, &Stop::on_signals()?)
+    let stop = Stop::on_signals("stopping: unfinished groups are given back")?;
+    run::run(&load_config, given, &telemetry, &stop)
 }
 
 #[allow(

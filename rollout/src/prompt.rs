@@ -132,3 +132,43 @@ fn user_message(parts: Vec<Part>) -> Message {
         content: parts.into_iter().map(content).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a hub model is told with scripts/think_boxed.jinja: the image where its mark is, the question, how to answer.
+    #[test]
+    fn the_shipped_template_asks_for_thoughts_and_a_box() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let model = repository.join("models/geo-mini/model");
+        let processor = Arc::new(Processor::from_dir(&model).unwrap());
+        let image = repository.join("tests/data/qwen2_5_vl/images/triangle.png");
+        let template = repository.join("scripts/think_boxed.jinja");
+        let sample = Sample {
+            id: "a".to_owned(),
+            problem: "<image>How long is AB?\n".to_owned(),
+            images: vec![std::fs::read(image).unwrap()],
+            answer: "3".to_owned(),
+            solution: None,
+        };
+        let builder =
+            PromptBuilder::new(Arc::clone(&processor), Some(&template), None, 2048).unwrap();
+        let built = builder.build(&sample).unwrap();
+        let text = processor
+            .tokenizer
+            .decode(&built.prompt.token_ids, false)
+            .unwrap();
+        let pad = "<|image_pad|>";
+        let num_pads = text.matches(pad).count();
+        assert!(num_pads > 1, "{text}");
+        assert_eq!(
+            text.replace(&pad.repeat(num_pads), "IMAGE"),
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n\
+             <|im_start|>user\n<|vision_start|>IMAGE<|vision_end|>How long is AB?\n\n\
+             First think it through inside <think> </think>, as an inner monologue. \
+             Then give the final answer in \\boxed{}.<|im_end|>\n\
+             <|im_start|>assistant\n"
+        );
+    }
+}

@@ -8,10 +8,12 @@ use models::processor::{Blank, Processor};
 use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
 use shared::dataset::{Dataset, DatasetLimits};
 
+use crate::available::Available;
 use crate::dataset::Samples;
 use crate::engine::{EngineSettings, KvCache, blocks_of};
 use crate::group::RecordMaker;
 use crate::load::ModelLoader;
+use crate::memory::{Load, MemoryPlan};
 use crate::prompt::PromptBuilder;
 use crate::reward::RewardConfig;
 use crate::sampler::{EntropyKind, Sampling};
@@ -38,6 +40,7 @@ impl Setup {
     pub fn new(config: &RunConfig) -> Result<Self> {
         let args = &config.rollout;
         let processor = Arc::new(Processor::from_dir(&config.run.model)?);
+        MemoryPlan::new(&processor.config, Load::from(args)).check_now()?;
         let loader = ModelLoader::new(&processor.config, args.engine, args.threads)?;
         let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
         let template = args.prompt_template.as_deref();
@@ -85,19 +88,14 @@ pub fn cache_blocks(
     let block_bytes = KvCache::block_bytes(text).max(1);
     let limit = match limit_mib {
         Some(mib) => (mib << 20) / block_bytes,
-        None => (free_memory_bytes() / 2 / block_bytes).max(per_row),
+        None => {
+            let free = Available::now().map_or(usize::MAX, |free| {
+                usize::try_from(free.bytes).unwrap_or(usize::MAX)
+            });
+            (free / 2 / block_bytes).max(per_row)
+        }
     };
     (rows * per_row).min(limit)
-}
-
-/// What the system can give without swapping; everything where it does not say.
-fn free_memory_bytes() -> usize {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-    kib.map_or(usize::MAX, |kib| kib << 10)
 }
 
 /// The sampler's settings.

@@ -14,11 +14,11 @@ const INTERRUPTED: i32 = 130;
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Raised by the first SIGINT or SIGTERM.
+    /// Raised by the first SIGINT or SIGTERM; `stopping` says in the log what happens then.
     ///
     /// # Errors
     /// When the system refuses signal handlers or the thread that waits for them.
-    pub fn on_signals() -> Result<Self> {
+    pub fn on_signals(stopping: &'static str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -34,7 +34,7 @@ impl Stop {
         let raised = stop.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
-            .spawn(move || runtime.block_on(raised.follow(interrupt, terminate)))?;
+            .spawn(move || runtime.block_on(raised.follow(interrupt, terminate, stopping)))?;
         Ok(stop)
     }
 
@@ -49,10 +49,10 @@ impl Stop {
         self.0.load(Ordering::SeqCst)
     }
 
-    async fn follow(&self, mut interrupt: Signal, mut terminate: Signal) {
+    async fn follow(&self, mut interrupt: Signal, mut terminate: Signal, stopping: &str) {
         either(&mut interrupt, &mut terminate).await;
         self.raise();
-        tracing::info!("stopping: unfinished groups are given back; once more to stop at once");
+        tracing::info!("{stopping}; once more to stop at once");
         either(&mut interrupt, &mut terminate).await;
         std::process::exit(INTERRUPTED);
     }

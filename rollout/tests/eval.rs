@@ -86,3 +86,56 @@ fn sampling_gives_pass_at_k_and_depends_on_the_seed_alone() {
     let (_, other) = eval(folder.path(), &["--samples", "4", "--seed", "4"]);
     assert_ne!(other["samples"], report["samples"]);
 }
+
+/// One line, and a failure.
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn a_copy_of_the_weights_goes_where_tmpdir_says_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    write_data(folder.path());
+    let place = tempfile::tempdir().unwrap();
+    let run = |tmpdir: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollout"));
+        command
+            .arg("eval")
+            .arg("--model")
+            .arg(fixtures().join("model"))
+            .arg("--data")
+            .arg(folder.path().join("data.jsonl"))
+            .args(["--max-response-tokens", "2", "--limit", "1"])
+            .env("TMPDIR", tmpdir);
+        command
+    };
+    let output = run(place.path()).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    let said = format!(
+        "writing an f32 copy of the weights (1.1 MiB) to {}",
+        place.path().display()
+    );
+    assert!(log.contains(&said), "{log}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+
+    let missing = refused(&mut run(&place.path().join("missing")));
+    assert!(missing.contains("set TMPDIR to a folder"), "{missing}");
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_anything_is_read() {
+    let run = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollout"));
+        command.args(["eval", "--model", "/nowhere", "--data", "/nowhere"]);
+        refused(command.args(flags))
+    };
+    let greedy = run(&["--samples", "4", "--temperature", "0"]);
+    assert!(greedy.contains("the same response each time"), "{greedy}");
+    let json = run(&["--json", "/nowhere/report.json"]);
+    assert!(json.contains("--json /nowhere/report.json"), "{json}");
+}

@@ -385,3 +385,28 @@ fn the_layout_is_aligned_and_without_gaps() {
         offset("mlp.up_proj.weight")
     );
 }
+
+#[test]
+fn who_watches_a_write_hears_of_every_byte_and_may_end_it() {
+    let (dir, config) = model();
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut heard = Vec::new();
+    let mut listen = |bytes| {
+        heard.push(bytes);
+        Ok(())
+    };
+    write_f32_watched(&path, &checkpoint, &config, &mut listen).unwrap();
+    assert!(heard.is_sorted() && heard.len() > 1);
+    assert_eq!(heard.last(), Some(&path.metadata().unwrap().len()));
+
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().join("model.safetensors");
+    let mut refuse = |_| Err(std::io::Error::other("enough"));
+    let message = write_f32_watched(&path, &checkpoint, &config, &mut refuse)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("enough"), "{message}");
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+}

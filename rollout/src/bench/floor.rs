@@ -8,12 +8,10 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Bench, median};
-use crate::engine::Products;
+use crate::engine::{PASS_TOKENS, Products};
 
 /// Passes that are measured at each width.
 const REPEATS: usize = 5;
-/// Tokens of the widest pass.
-const PASS_TOKENS: usize = 2048;
 
 /// Times of the products, for the report.
 #[derive(Debug, Clone, Copy)]

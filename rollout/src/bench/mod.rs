@@ -27,10 +27,10 @@ pub use args::BenchArgs;
 pub use report::Report;
 
 use crate::engine::{Engine, EngineKind, EngineLoader, EngineSettings, Spent};
-use crate::load::WeightsFile;
 use crate::sampler::{EntropyKind, Sampling};
 use crate::setup::{cache_blocks, to_f32};
 use crate::stop::Stop;
+use crate::weights_file::WeightsFile;
 use floor::Floor;
 use workload::Workload;
 
@@ -45,13 +45,13 @@ pub fn bench(
     out: &mut dyn Write,
 ) -> Result<()> {
     let processor = Processor::from_dir(&args.model)?;
-    let weights = WeightsFile::of(&args.model, &processor.config)?;
+    let progress = telemetry.progress(None);
+    let weights = WeightsFile::of(&args.model, &processor.config, &progress, stop)?;
     let loader = EngineLoader::new(
         &processor.config,
         args.threads.unwrap_or(0),
         EngineKind::Cpu,
     )?;
-    let progress = telemetry.progress(None);
     let bench = Bench {
         args,
         workload: Workload::new(args, &processor)?,

@@ -40,6 +40,7 @@ pub use inputs::PromptInputs;
 pub use pass::{Pass, Piece};
 pub use session::{EngineKind, EngineLoader, EngineModel, Logits, Products, build_info, probe};
 pub use spent::Spent;
+pub use stream::{PASS_LOGITS, PASS_TOKENS};
 
 use crate::error::{Error, Result};
 use crate::sampler::{Sampler, Sampling, Scored, uniform};

@@ -11,10 +11,10 @@ use super::session::{EngineModel, Logits};
 use crate::error::Result;
 
 /// Tokens of one pass: wide enough for a full matrix product, small enough for the activations.
-pub(super) const PASS_TOKENS: usize = 2048;
+pub const PASS_TOKENS: usize = 2048;
 
 /// Logits of one pass: 256 MiB of f32.
-const PASS_LOGITS: usize = 1 << 26;
+pub const PASS_LOGITS: usize = 1 << 26;
 
 /// Known tokens of one sequence.
 #[derive(Debug)]

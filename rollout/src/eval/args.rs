@@ -1,7 +1,8 @@
 //! The command line of `rollout eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Result, bail};
 use clap::{Args, ValueHint};
 use shared::config::Engine;
 
@@ -24,11 +25,11 @@ pub struct EvalArgs {
     #[arg(long, conflicts_with_all = ["temperature", "samples", "top_p", "top_k"])]
     pub greedy: bool,
 
-    /// Sample at this temperature; 1 when --samples is given
+    /// Sample at this temperature [default: 1 with --samples, --top-p or --top-k; else 0, which is greedy]
     #[arg(long, value_name = "T", value_parser = temperature)]
     pub temperature: Option<f64>,
 
-    /// Responses per problem; gives pass@1 .. pass@K
+    /// Responses per problem: pass@1 to pass@K, each estimated without bias from all K
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = count)]
     pub samples: usize,
 
@@ -52,11 +53,11 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub prompt_template: Option<PathBuf>,
 
-    /// Longest prompt in tokens; longer ones are skipped and counted
+    /// Longest prompt in tokens; longer ones are skipped: counted, not part of the accuracy
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = count)]
     pub max_prompt_tokens: usize,
 
-    /// Longest response in tokens
+    /// Longest response in tokens; one that is cut there counts as it stands
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = count)]
     pub max_response_tokens: usize,
 
@@ -76,7 +77,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
 
-    /// Write the report with every response to this file
+    /// Write the report as JSON, with every response, to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
 }
@@ -85,16 +86,41 @@ impl EvalArgs {
     /// 0 = greedy.
     #[must_use]
     pub fn temperature(&self) -> f64 {
+        let is_sampled = self.samples > 1 || self.top_p < 1.0 || self.top_k > 0;
         self.temperature
-            .unwrap_or(if self.samples > 1 { 1.0 } else { 0.0 })
+            .unwrap_or(if is_sampled { 1.0 } else { 0.0 })
+    }
+
+    /// What can be said before anything is read.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.samples > 1 && self.temperature() == 0.0 {
+            bail!(
+                "--samples {} at --temperature 0 gives the same response each time; raise the temperature, or leave out --samples",
+                self.samples
+            );
+        }
+        let Some(path) = &self.json else {
+            return Ok(());
+        };
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if path.is_dir() || !folder.is_dir() {
+            bail!(
+                "--json {}: give a file in a folder that is there",
+                path.display()
+            );
+        }
+        Ok(())
     }
 }
 
-fn temperature(text: &str) -> Result<f64, String> {
+fn temperature(text: &str) -> std::result::Result<f64, String> {
     number(text, |t| t >= 0.0, "a number of at least 0")
 }
 
-fn fraction(text: &str) -> Result<f64, String> {
+fn fraction(text: &str) -> std::result::Result<f64, String> {
     number(
         text,
         |p| p > 0.0 && p <= 1.0,
@@ -102,14 +128,18 @@ fn fraction(text: &str) -> Result<f64, String> {
     )
 }
 
-fn number(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+fn number(
+    text: &str,
+    holds: impl Fn(f64) -> bool,
+    expected: &str,
+) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x.is_finite() && holds(x) => Ok(x),
         _ => Err(format!("expected {expected}")),
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
+fn count(text: &str) -> std::result::Result<usize, String> {
     match text.parse::<u32>() {
         Ok(n) if n > 0 => usize::try_from(n).map_err(|error| error.to_string()),
         _ => Err("expected a whole number of at least 1, below 2^32".to_owned()),

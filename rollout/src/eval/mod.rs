@@ -17,17 +17,20 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use models::config::ModelConfig;
 use shared::dataset::{Dataset, DatasetLimits};
 use shared::ids::{PolicyVersion, Ticket};
 use shared::telemetry::Telemetry;
 
 use crate::engine::{Engine, EngineSettings, FinishedGroup, Job};
 use crate::load::ModelLoader;
+use crate::memory::{Load, MemoryPlan};
 use crate::prompt::PromptBuilder;
 use crate::reward::{boxed, equivalent, is_well_formed};
 use crate::sampler::{EntropyKind, Sampling};
 use crate::setup::{cache_blocks, to_f32};
 use crate::stop::Stop;
+use crate::weights_file::WeightsFile;
 use source::EvalSource;
 
 /// Evaluates, and writes the report to `out`.
@@ -40,17 +43,28 @@ pub fn eval(
     stop: &Stop,
     out: &mut dyn Write,
 ) -> Result<()> {
+    args.check()?;
     let source = EvalSource::open(args)?;
     let processor = Arc::clone(&source.processor);
     let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
-    let mut loader = ModelLoader::new(&processor.config, args.engine, args.threads)?;
-    let model = loader.load(source.weights.path())?;
+    let num_samples = args
+        .limit
+        .map_or(dataset.len(), |limit| limit.min(dataset.len()));
     let prompts = PromptBuilder::new(
         Arc::clone(&processor),
         args.prompt_template.as_deref(),
         None,
         args.max_prompt_tokens,
     )?;
+    let mut loader = ModelLoader::new(&processor.config, args.engine, args.threads)?;
+    if loader.is_on_cpu() {
+        check_memory(args, num_samples, &processor.config)?;
+    }
+    let progress = telemetry.progress(None);
+    let weights = WeightsFile::of(&source.checkpoint, &processor.config, &progress, stop)?;
+    let model = loader.load(weights.path())?;
+    drop(weights); // mapped by now: a copy leaves nothing behind, however this ends
+    let name = source.checkpoint.display().to_string();
     let settings = EngineSettings {
         rows: args.rows,
         max_response_tokens: args.max_response_tokens,
@@ -72,23 +86,20 @@ pub fn eval(
             num_tokens: processor.tokenizer.num_ids(),
         },
     };
-    tracing::info!("evaluating {} on {}", source.name, args.data);
+    tracing::info!("evaluating {name} on {}", args.data);
     let engine = Engine::new(settings, model, PolicyVersion::default())?;
     let mut evaluation = Evaluation {
-        num_samples: args
-            .limit
-            .map_or(dataset.len(), |limit| limit.min(dataset.len())),
+        num_samples,
         next: 0,
         engine,
         prompts,
         dataset,
         samples_each: args.samples,
         waiting: HashMap::new(),
-        report: Report::new(args, &source.name),
+        report: Report::new(args, &name),
     };
-    let progress = telemetry.progress(None);
     while evaluation.advance()? {
-        progress.note(&evaluation.report.line());
+        progress.note(&evaluation.report.line(num_samples));
         if stop.is_raised() {
             bail!(
                 "stopped after {} of {} samples",
@@ -106,12 +117,24 @@ pub fn eval(
             report.num_skipped()
         );
     }
-    report.write(out)?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    report.write(out)
+}
+
+/// Refuses weights that do not fit, and warns of responses that may not.
+fn check_memory(args: &EvalArgs, num_samples: usize, config: &ModelConfig) -> Result<()> {
+    let load = Load {
+        rows: args.rows.min(num_samples.saturating_mul(args.samples)),
+        group_size: args.samples,
+        max_prompt_tokens: args.max_prompt_tokens,
+        max_response_tokens: args.max_response_tokens,
+        is_scored: false,
+        is_updated: false,
+    };
+    MemoryPlan::new(config, load).check_now()
 }
 
 /// An evaluation under way.

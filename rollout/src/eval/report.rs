@@ -1,6 +1,7 @@
 //! Accuracy, pass@k and why responses ended; as text and as JSON.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -17,9 +18,16 @@ const MAX_NAMED: usize = 20;
 pub struct Report {
     model: String,
     data: String,
+    prompt_template: Option<PathBuf>,
+    limit: Option<usize>,
+    max_prompt_tokens: usize,
+    max_response_tokens: usize,
     temperature: f64,
+    top_p: f64,
+    top_k: usize,
     seed: u64,
     samples_per_problem: usize,
+    /// Evaluated ones: what was skipped is not among them.
     num_problems: usize,
     /// Mean over all responses, in [0, 1].
     accuracy: f64,
@@ -107,7 +115,13 @@ impl Report {
         Self {
             model: model.to_owned(),
             data: args.data.clone(),
+            prompt_template: args.prompt_template.clone(),
+            limit: args.limit,
+            max_prompt_tokens: args.max_prompt_tokens,
+            max_response_tokens: args.max_response_tokens,
             temperature: args.temperature(),
+            top_p: args.top_p,
+            top_k: args.top_k,
             seed: args.seed,
             samples_per_problem: args.samples,
             num_problems: 0,
@@ -144,13 +158,13 @@ impl Report {
         self.num_skipped
     }
 
-    /// Where the evaluation stands.
+    /// Where the evaluation of so many problems stands.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub fn line(&self, num_samples: usize) -> String {
         let accuracy = mean(self.samples.iter().map(SampleResult::share_right));
         format!(
-            "{} problems  accuracy {:.1} %",
-            self.samples.len(),
+            "{} of {num_samples} problems  accuracy {:.1} %",
+            self.samples.len() + self.num_skipped,
             100.0 * accuracy
         )
     }
@@ -193,13 +207,20 @@ impl Report {
         let how = if self.temperature == 0.0 {
             "greedy".to_owned()
         } else {
-            format!("temperature {}", self.temperature)
+            format!(
+                "pass@1 from {} responses per problem at temperature {}",
+                self.samples_per_problem, self.temperature
+            )
+        };
+        let skipped = match self.num_skipped {
+            0 => "none skipped".to_owned(),
+            n => format!("{n} skipped, which do not count"),
         };
         writeln!(out, "model        {}", self.model)?;
         writeln!(
             out,
-            "data         {}: {} problems, {} skipped",
-            self.data, self.num_problems, self.num_skipped
+            "data         {}: {} problems, {skipped}",
+            self.data, self.num_problems
         )?;
         writeln!(
             out,
@@ -208,12 +229,10 @@ impl Report {
             100.0 * self.standard_error
         )?;
         for (index, pass) in self.pass_at_k.iter().enumerate().skip(1) {
-            writeln!(
-                out,
-                "{:<12} {:.2} %",
-                format!("pass@{}", index + 1),
-                100.0 * pass
-            )?;
+            let k = index + 1;
+            if k.is_power_of_two() || k == self.samples_per_problem {
+                writeln!(out, "{:<12} {:.2} %", format!("pass@{k}"), 100.0 * pass)?;
+            }
         }
         writeln!(out, "well formed  {:.2} %", 100.0 * self.well_formed)?;
         writeln!(

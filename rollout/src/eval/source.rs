@@ -8,14 +8,12 @@ use models::processor::Processor;
 use shared::{config, weights};
 
 use super::args::EvalArgs;
-use crate::load::WeightsFile;
 
 /// A model to evaluate.
 pub(super) struct EvalSource {
     pub(super) processor: Arc<Processor>,
-    pub(super) weights: WeightsFile,
-    /// For the report.
-    pub(super) name: String,
+    /// A Hugging Face folder or one .safetensors file.
+    pub(super) checkpoint: PathBuf,
 }
 
 impl EvalSource {
@@ -44,9 +42,8 @@ impl EvalSource {
     fn of_checkpoint(folder: &Path, checkpoint: &Path) -> Result<Self> {
         let processor = Processor::from_dir(folder)?;
         Ok(Self {
-            weights: WeightsFile::of(checkpoint, &processor.config)?,
             processor: Arc::new(processor),
-            name: checkpoint.display().to_string(),
+            checkpoint: checkpoint.to_owned(),
         })
     }
 }
