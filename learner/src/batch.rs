@@ -293,9 +293,9 @@ fn rgb_image(image: ImageRecord) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shared::ids::PolicyVersion;
 
     use super::*;
+    use crate::test_records::{group, response};
 
     fn record(
         ticket: u64,
@@ -303,29 +303,13 @@ mod tests {
         response_lens: &[usize],
         temperature: f32,
     ) -> GroupRecord {
-        let response = |&len: &usize| ResponseRecord {
-            token_ids: vec![1; len],
-            finish_reason: FinishReason::Stop,
-            first_version: PolicyVersion(0),
-            last_version: PolicyVersion(0),
-            reward: Reward {
-                total: 0.0,
-                accuracy: 0.0,
-                format: 0.0,
-                overlong: 0.0,
-            },
-            logprobs: vec![-1.0; len],
-            blank_logprobs: vec![-1.0; len],
-            entropies: vec![0.0; len],
-            blank_entropies: vec![0.0; len],
-        };
         GroupRecord {
-            ticket: Ticket(ticket),
-            sample_id: ticket.to_string(),
             prompt_ids: vec![0; prompt_len],
-            images: Vec::new(),
             temperature,
-            responses: response_lens.iter().map(response).collect(),
+            ..group(
+                ticket,
+                response_lens.iter().map(|&len| response(len)).collect(),
+            )
         }
     }
 

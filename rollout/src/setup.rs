@@ -6,6 +6,7 @@ use anyhow::Result;
 use models::processor::{Blank, Processor};
 use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
 use shared::dataset::{Dataset, DatasetLimits};
+use shared::record::Precision;
 
 use crate::dataset::Samples;
 use crate::engine::EngineSettings;
@@ -51,6 +52,7 @@ impl Setup {
             records: RecordMaker {
                 tokenizer: processor.tokenizer.clone(),
                 temperature: to_f32(args.temperature),
+                precision: Precision::F32,
                 reward: RewardConfig::from(args),
             },
             samples: Samples::new(dataset, config.run.seed),

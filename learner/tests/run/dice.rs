@@ -14,7 +14,7 @@ use models::image::ImageProcessor;
 use shared::codec;
 use shared::control::Seat;
 use shared::ids::{PolicyVersion, Ticket};
-use shared::record::{FinishReason, GroupRecord, ImageRecord, ResponseRecord, Reward};
+use shared::record::{FinishReason, GroupRecord, ImageRecord, Precision, ResponseRecord, Reward};
 use shared::ring::Producer;
 use shared::weights;
 use tch::Device;
@@ -124,6 +124,7 @@ impl Dice {
             prompt_ids: self.prompts[index].input_ids.clone(),
             images: self.pixels[index].clone(),
             temperature: 0.9,
+            precision: Precision::F32,
             responses: (0..GROUP_SIZE)
                 .map(|response| self.response(hash(ticket.0 * GROUP_SIZE + response), version))
                 .collect(),
