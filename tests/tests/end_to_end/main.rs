@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod crash;
+mod full_disk;
 mod help;
 mod layering;
 mod run;
