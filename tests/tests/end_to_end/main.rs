@@ -8,5 +8,6 @@ mod crash;
 mod full_disk;
 mod help;
 mod layering;
+mod read;
 mod run;
 mod training;
