@@ -51,41 +51,23 @@ pub fn check(record: &GroupRecord, config: &ModelConfig) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use shared::ids::{PolicyVersion, Ticket};
-    use shared::record::{FinishReason, ImageRecord, ResponseRecord, Reward};
+    use shared::record::ImageRecord;
 
     use super::*;
+    use crate::test_records::{group, response};
 
     fn record(config: &ModelConfig) -> GroupRecord {
         let unit = config.vision.patch_size * config.vision.spatial_merge_size;
         let side = u32::try_from(unit).unwrap();
         let tokens = &config.tokens;
         GroupRecord {
-            ticket: Ticket(0),
-            sample_id: "one".to_owned(),
             prompt_ids: vec![tokens.vision_start, tokens.image, tokens.vision_end, 1],
             images: vec![ImageRecord {
                 width: side,
                 height: side,
                 pixels: vec![0; unit * unit * 3],
             }],
-            temperature: 1.0,
-            responses: vec![ResponseRecord {
-                token_ids: vec![1, 2],
-                finish_reason: FinishReason::Length,
-                first_version: PolicyVersion(0),
-                last_version: PolicyVersion(0),
-                reward: Reward {
-                    total: 0.0,
-                    accuracy: 0.0,
-                    format: 0.0,
-                    overlong: 0.0,
-                },
-                logprobs: vec![-1.0; 2],
-                blank_logprobs: vec![-1.0; 2],
-                entropies: vec![0.0; 2],
-                blank_entropies: vec![0.0; 2],
-            }],
+            ..group(0, vec![response(2)])
         }
     }
 

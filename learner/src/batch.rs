@@ -143,6 +143,7 @@ impl Batch {
     }
 
     /// Packs the responses of `groups` that `is_wanted` into micro-batches of at most `max_tokens` computed tokens.
+    /// What is padded where, and by how much, is in `model::packed`.
     ///
     /// A group stays whole where it fits, since its prompt is computed once per micro-batch; one that alone is over the
     /// budget is cut between responses, and a single response over the budget goes alone. Order is kept.
@@ -188,25 +189,24 @@ impl Batch {
         let mut pieces: Vec<Vec<usize>> = Vec::new();
         let mut used = 0;
         for response in responses {
-            let len = self.responses[response].tokens.len();
+            let own = self.cost(group, &[response]) - self.cost(group, &[]);
             match pieces.last_mut() {
-                Some(piece) if used + len <= max_tokens => piece.push(response),
+                Some(piece) if used + own <= max_tokens => piece.push(response),
                 _ => {
                     pieces.push(vec![response]);
-                    used = self.groups[group].prompt_ids.len();
+                    used = self.cost(group, &[]);
                 }
             }
-            used += len;
+            used += own;
         }
         pieces
     }
 
     fn cost(&self, group: usize, responses: &[usize]) -> usize {
-        let responses: usize = responses
+        let lens = responses
             .iter()
-            .map(|&response| self.responses[response].tokens.len())
-            .sum();
-        self.groups[group].prompt_ids.len() + responses
+            .map(|&response| self.responses[response].tokens.len());
+        model::num_tokens(self.groups[group].prompt_ids.len(), lens)
     }
 
     fn same_temperature(&self, micro_batch: &MicroBatch, group: usize) -> bool {
@@ -293,9 +293,9 @@ fn rgb_image(image: ImageRecord) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shared::ids::PolicyVersion;
 
     use super::*;
+    use crate::test_records::{group, response};
 
     fn record(
         ticket: u64,
@@ -303,29 +303,13 @@ mod tests {
         response_lens: &[usize],
         temperature: f32,
     ) -> GroupRecord {
-        let response = |&len: &usize| ResponseRecord {
-            token_ids: vec![1; len],
-            finish_reason: FinishReason::Stop,
-            first_version: PolicyVersion(0),
-            last_version: PolicyVersion(0),
-            reward: Reward {
-                total: 0.0,
-                accuracy: 0.0,
-                format: 0.0,
-                overlong: 0.0,
-            },
-            logprobs: vec![-1.0; len],
-            blank_logprobs: vec![-1.0; len],
-            entropies: vec![0.0; len],
-            blank_entropies: vec![0.0; len],
-        };
         GroupRecord {
-            ticket: Ticket(ticket),
-            sample_id: ticket.to_string(),
             prompt_ids: vec![0; prompt_len],
-            images: Vec::new(),
             temperature,
-            responses: response_lens.iter().map(response).collect(),
+            ..group(
+                ticket,
+                response_lens.iter().map(|&len| response(len)).collect(),
+            )
         }
     }
 
@@ -336,12 +320,13 @@ mod tests {
             record(1, 10, &[5, 5], 1.0),
             record(2, 10, &[5], 0.5),
         ]);
-        let packed = batch.micro_batches(0..3, 40, |_| true);
+        // 10 of the prompt, and 4 of each response: its last token is not computed.
+        let packed = batch.micro_batches(0..3, 36, |_| true);
         assert_eq!(
             packed.iter().map(|m| m.parts.len()).collect::<Vec<_>>(),
             [2, 1]
         );
-        let packed = batch.micro_batches(0..2, 39, |_| true);
+        let packed = batch.micro_batches(0..2, 35, |_| true);
         assert_eq!(packed.len(), 2);
         // Over the budget alone: cut between responses.
         let packed = batch.micro_batches(0..1, 15, |_| true);

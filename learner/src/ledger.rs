@@ -280,9 +280,8 @@ const MAX_DEPTH: usize = 8192;
 
 #[cfg(test)]
 mod tests {
-    use shared::record::{FinishReason, ResponseRecord, Reward};
-
     use super::*;
+    use crate::test_records::{group, response};
 
     fn sampling(batch_prompts: usize, max_rounds: usize, max_staleness: u64) -> Sampling {
         Sampling {
@@ -298,30 +297,15 @@ mod tests {
     }
 
     fn record(ticket: Ticket, version: u64, accuracies: &[f32]) -> GroupRecord {
-        let response = |&accuracy: &f32| ResponseRecord {
-            token_ids: vec![1],
-            finish_reason: FinishReason::Stop,
-            first_version: PolicyVersion(version),
-            last_version: PolicyVersion(version),
-            reward: Reward {
-                total: accuracy,
-                accuracy,
-                format: 0.0,
-                overlong: 0.0,
-            },
-            logprobs: vec![-1.0],
-            blank_logprobs: vec![-1.0],
-            entropies: vec![0.0],
-            blank_entropies: vec![0.0],
+        let of_accuracy = |&accuracy: &f32| {
+            let mut response = response(1);
+            response.first_version = PolicyVersion(version);
+            response.last_version = PolicyVersion(version);
+            response.reward.total = accuracy;
+            response.reward.accuracy = accuracy;
+            response
         };
-        GroupRecord {
-            ticket,
-            sample_id: String::new(),
-            prompt_ids: vec![1],
-            images: Vec::new(),
-            temperature: 1.0,
-            responses: accuracies.iter().map(response).collect(),
-        }
+        group(ticket.0, accuracies.iter().map(of_accuracy).collect())
     }
 
     const MIXED: [f32; 2] = [0.0, 1.0];

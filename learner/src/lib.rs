@@ -56,6 +56,8 @@ pub mod source;
 pub mod summary;
 pub mod supervised;
 pub mod tally;
+#[cfg(test)]
+mod test_records;
 pub mod token_weights;
 pub mod train;
 pub mod update;

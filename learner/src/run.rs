@@ -63,9 +63,10 @@ struct Run<'a> {
     metrics: Metrics,
     summary: Summary,
     after_sync: AfterSync,
-    /// The newest publication, and the step of the newest checkpoint.
+    /// The newest publication.
     weights: PathBuf,
-    saved_step: Option<u64>,
+    /// What the newest checkpoint is of: a step, and how much had come in for the next one.
+    saved: Option<(u64, Tally)>,
 }
 
 impl<'a> Run<'a> {
@@ -145,7 +146,7 @@ impl<'a> Run<'a> {
             max_staleness: args.max_staleness,
             group_filter: resolved.group_filter,
         };
-        let saved_step = saved.as_ref().map(|saved| saved.step);
+        let saved_at = saved.as_ref().map(|saved| (saved.step, saved.source.tally));
         report_start(config, saved.as_ref(), &policy);
         let state = saved.map_or_else(SourceState::default, |saved| saved.source);
         let trainer = Trainer {
@@ -165,7 +166,7 @@ impl<'a> Run<'a> {
             summary: Summary::new(step),
             after_sync: AfterSync::new(args.after_sync.clone()),
             weights: PathBuf::new(),
-            saved_step,
+            saved: saved_at,
         })
     }
 
@@ -220,7 +221,8 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self) -> Result<()> {
-        if self.saved_step == Some(self.trainer.step) {
+        let now = (self.trainer.step, *self.trainer.source.tally());
+        if self.saved == Some(now) {
             return Ok(());
         }
         let source = self.trainer.source.state();
@@ -237,7 +239,7 @@ impl<'a> Run<'a> {
             self.config.learner.keep_checkpoints,
         )?;
         tracing::info!("saved {}", path.display());
-        self.saved_step = Some(self.trainer.step);
+        self.saved = Some(now);
         Ok(())
     }
 

@@ -98,6 +98,12 @@ impl Source {
         }
     }
 
+    /// What came in for the batch begun.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        self.ledger.tally()
+    }
+
     /// The groups of the next batch, for the policy of `version`, which is published. Strictly on-policy it waits for
     /// every open ticket, so that the batch does not depend on who was quick. `note` is told how far it is.
     pub fn next_batch(

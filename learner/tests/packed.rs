@@ -9,7 +9,7 @@
 )]
 
 use learner::logprobs::PolicyLogprobs;
-use learner::model::{Group, MicroBatch, Model, init};
+use learner::model::{Group, MicroBatch, Model, Packed, init};
 use models::config::{ModelConfig, SpecialTokens, TextConfig, VisionConfig};
 use models::image::{Grid, Patches};
 use tch::{Device, Kind, Tensor};
@@ -143,8 +143,62 @@ fn largest(x: &Tensor) -> f64 {
     x.abs().max().double_value(&[])
 }
 
+/// One long prompt and one long response among short ones, whose sequences cannot share rows without much padding.
+fn uneven_samples() -> Vec<Sample> {
+    let text = |seed: usize, len: usize| -> Vec<u32> {
+        (0..len).map(|i| ((seed + i * 7) % 32) as u32).collect()
+    };
+    let mut samples = samples();
+    samples.push(Sample {
+        prompt: prompt(&text(3, 90), &[(10, 12)], &text(5, 30)),
+        images: vec![image(10, 12, 4)],
+        responses: vec![text(1, 2), text(2, 60), text(4, 3)],
+    });
+    samples.extend((0..4).map(|seed| Sample {
+        prompt: text(seed, 4 + seed),
+        images: vec![],
+        responses: vec![text(seed + 9, 1), text(seed + 11, 5)],
+    }));
+    samples
+}
+
 #[test]
 fn packed_groups_equal_single_sequences() {
+    assert_equal_to_single_sequences(&samples());
+}
+
+#[test]
+fn long_and_short_sequences_equal_single_ones_and_pad_little() {
+    let samples = uneven_samples();
+    assert_equal_to_single_sequences(&samples);
+
+    let batch = groups(&samples);
+    let packed = Packed::new(&batch, &config(), Device::Cpu).unwrap();
+    let num_tokens: usize = batch.groups.iter().map(Group::num_tokens).sum();
+    assert_eq!(packed.token_ids.size1().unwrap() as usize, num_tokens);
+    let slots: i64 = packed
+        .rows
+        .iter()
+        .map(|rows| rows.num_rows * rows.num_queries)
+        .sum();
+    let in_one_set = (samples.len() * 148
+        + batch
+            .groups
+            .iter()
+            .map(|group| group.responses.len() * 59)
+            .sum::<usize>()) as i64;
+    assert!(
+        slots as usize <= 2 * num_tokens && slots < in_one_set / 3,
+        "{slots} slots for {num_tokens} tokens"
+    );
+    assert!(
+        (3..=8).contains(&packed.rows.len()),
+        "{} sets",
+        packed.rows.len()
+    );
+}
+
+fn assert_equal_to_single_sequences(samples: &[Sample]) {
     let config = config();
     let mut model = Model::new(
         &config,
@@ -152,10 +206,9 @@ fn packed_groups_equal_single_sequences() {
         Device::Cpu,
     )
     .unwrap();
-    let samples = samples();
     let temperature = 0.8;
 
-    let batch = groups(&samples);
+    let batch = groups(samples);
     let packed = PolicyLogprobs::forward(&model, &batch, temperature).unwrap();
     let packed_logprobs = packed.logprobs.copy();
     let packed_entropies = packed.entropies.copy();
@@ -169,7 +222,7 @@ fn packed_groups_equal_single_sequences() {
     // One by one, as plain causal sequences: the response is part of the "prompt", nothing is shared.
     let mut start = 0;
     let mut loss = Tensor::zeros([], (Kind::Float, Device::Cpu));
-    for sample in &samples {
+    for sample in samples {
         for response in &sample.responses {
             let sequence = [sample.prompt.as_slice(), response].concat();
             let batch = MicroBatch {
@@ -179,7 +232,7 @@ fn packed_groups_equal_single_sequences() {
                     responses: vec![],
                 }],
             };
-            let packed = learner::model::Packed::new(&batch, &config, Device::Cpu).unwrap();
+            let packed = Packed::new(&batch, &config, Device::Cpu).unwrap();
             let logits = model.logits(&model.hidden(&batch, &packed).unwrap()) / temperature; // [T+L, V]
             let (first, len) = (sample.prompt.len() as i64 - 1, response.len() as i64);
             let all = logits.narrow(0, first, len).log_softmax(-1, Kind::Float);

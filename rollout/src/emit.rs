@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 use shared::codec;
 use shared::control::Seat;
 use shared::ids::{PolicyVersion, Ticket};
-use shared::record::GroupRecord;
+use shared::record::{GroupRecord, Precision};
 use shared::ring::Producer;
 use shared::telemetry::{Metrics, Progress};
 
@@ -204,6 +204,7 @@ fn empty(skipped: &Skipped) -> GroupRecord {
         prompt_ids: Vec::new(),
         images: Vec::new(),
         temperature: 1.0,
+        precision: Precision::F32,
         responses: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use models::image::RgbImage;
 use models::tokenizer::Tokenizer;
-use shared::record::{GroupRecord, ImageRecord, ResponseRecord};
+use shared::record::{GroupRecord, ImageRecord, Precision, ResponseRecord};
 
 use crate::claim::Prepared;
 use crate::engine::Response;
@@ -28,6 +28,8 @@ pub struct RecordMaker {
     pub tokenizer: Tokenizer,
     /// Sampling temperature.
     pub temperature: f32,
+    /// What the engine computes in.
+    pub precision: Precision,
     /// What a response is worth.
     pub reward: RewardConfig,
 }
@@ -53,6 +55,7 @@ impl RecordMaker {
             ticket,
             sample_id,
             temperature: self.temperature,
+            precision: self.precision,
             responses: responses.collect::<Result<_>>()?,
             images: prompt.prompt.images.into_iter().map(image).collect(),
             prompt_ids: prompt.prompt.token_ids,

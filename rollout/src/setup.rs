@@ -7,6 +7,7 @@ use models::config::TextConfig;
 use models::processor::{Blank, Processor};
 use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
 use shared::dataset::{Dataset, DatasetLimits};
+use shared::record::Precision;
 
 use crate::available::Available;
 use crate::dataset::Samples;
@@ -61,6 +62,7 @@ impl Setup {
             records: RecordMaker {
                 tokenizer: processor.tokenizer.clone(),
                 temperature: to_f32(args.temperature),
+                precision: Precision::F32,
                 reward: RewardConfig::from(args),
             },
             samples: Samples::new(dataset, config.run.seed),

@@ -9,10 +9,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::ids::{PolicyVersion, Ticket};
-use crate::record::{FinishReason, GroupRecord, ImageRecord, ResponseRecord, Reward};
+use crate::record::{FinishReason, GroupRecord, ImageRecord, Precision, ResponseRecord, Reward};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"ToRg");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const CHECKSUM_BYTES: usize = 8;
 /// Fewest bytes that an image, a response take: what bounds the length of their lists.
 const MIN_IMAGE_BYTES: usize = 4 + 4 + 8;
@@ -35,6 +35,10 @@ pub fn encode(record: &GroupRecord) -> Vec<u8> {
         out.list(&image.pixels);
     }
     out.f32(record.temperature);
+    out.bytes.push(match record.precision {
+        Precision::F32 => 0,
+        Precision::Int8 => 1,
+    });
     out.u64(record.responses.len() as u64);
     for response in &record.responses {
         out.response(response);
@@ -78,6 +82,11 @@ pub fn decode(bytes: &[u8]) -> Result<GroupRecord> {
         prompt_ids: input.u32s("prompt ids")?,
         images: input.items("images", MIN_IMAGE_BYTES, Reader::image)?,
         temperature: input.f32("temperature")?,
+        precision: match input.array::<1>("precision")? {
+            [0] => Precision::F32,
+            [1] => Precision::Int8,
+            [other] => return Err(refuse("precision", format!("{other} is unknown"))),
+        },
         responses: input.items("responses", MIN_RESPONSE_BYTES, Reader::response)?,
     };
     if !input.left.is_empty() {
@@ -107,7 +116,7 @@ fn encoded_bytes(record: &GroupRecord) -> usize {
             + 4 * (response.token_ids.len()
                 + streams.iter().map(|stream| stream.len()).sum::<usize>())
     });
-    let fixed = 4 + 4 + 8 + 8 + 8 + 8 + 4 + 8 + CHECKSUM_BYTES;
+    let fixed = 4 + 4 + 8 + 8 + 8 + 8 + 4 + 1 + 8 + CHECKSUM_BYTES;
     let lists = record.sample_id.len() + 4 * record.prompt_ids.len();
     fixed + lists + images.sum::<usize>() + responses.sum::<usize>()
 }

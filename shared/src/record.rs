@@ -16,8 +16,19 @@ pub struct GroupRecord {
     pub images: Vec<ImageRecord>,
     /// Sampling temperature; log-probabilities and entropies are those of logits / temperature.
     pub temperature: f32,
+    /// What the rollout engine computed in: where it is coarse, its log-probabilities are not the learner's.
+    pub precision: Precision,
     /// The G responses in order of their index.
     pub responses: Vec<ResponseRecord>,
+}
+
+/// What a rollout engine's matrix products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// The published weights as they are, in f32 or close to it.
+    F32,
+    /// Weights quantised to 8 bits.
+    Int8,
 }
 
 /// A resized RGB image.

@@ -4,13 +4,14 @@
 
 use anyhow::Result;
 use models::config::{TextConfig, VisionConfig};
-use models::positions::Slots;
+use models::positions::{Slots, VisionPlan};
 use tch::{Device, Kind, Tensor};
 
 use super::linear::Linear;
 use super::packed::Rows;
 use super::parameters::Parameters;
 use super::rotary::Rotary;
+use super::sets::{Row, sets};
 
 /// Grouped-query attention of a decoder layer.
 #[derive(Debug)]
@@ -124,52 +125,73 @@ impl VisionAttention {
         })
     }
 
-    /// x [N, E] -> [N, E]; patches see those of their own span only.
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary, spans: &Spans) -> Tensor {
+    /// x [N, E] -> [N, E]; patches see those of their own span only. The rows' patches, one set after the other, are the N
+    /// patches in order.
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[VisionRows]) -> Tensor {
         let qkv = self
             .qkv
             .forward(x)
             .view([-1, 3, self.num_heads, self.head_dim]); // [N, 3, H, D]
-        let q = self.slot(&rotary.apply(&qkv.select(1, 0)), spans); // [R, H, L, D]
-        let k = self.slot(&rotary.apply(&qkv.select(1, 1)), spans);
-        let v = self.slot(&qkv.select(1, 2), spans);
+        let q = rotary.apply(&qkv.select(1, 0)); // [N, H, D]
+        let k = rotary.apply(&qkv.select(1, 1));
+        let v = qkv.select(1, 2);
+        let outputs: Vec<Tensor> = rows
+            .iter()
+            .map(|rows| self.attend(&q, &k, &v, rows))
+            .collect();
+        self.proj.forward(&Tensor::cat(&outputs, 0)) // [N, E]
+    }
+
+    /// One set of rows: gather, attend, and put the patches back into flat order; [n, H*D].
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, rows: &VisionRows) -> Tensor {
+        let slot = |x: &Tensor| {
+            x.index_select(0, &rows.slots)
+                .view([-1, rows.width, self.num_heads, self.head_dim])
+                .transpose(1, 2) // [R, H, L, D]
+        };
         let output = Tensor::scaled_dot_product_attention(
-            &q,
-            &k,
-            &v,
-            spans.mask.as_ref(),
+            &slot(q),
+            &slot(k),
+            &slot(v),
+            rows.mask.as_ref(),
             0.0,
             false,
             None,
             false,
         );
-        let flat = output
+        output
             .transpose(1, 2)
-            .reshape([-1, self.num_heads * self.head_dim]); // [R*L, E]
-        self.proj.forward(&flat.index_select(0, &spans.unslot)) // [N, E]
-    }
-
-    /// [N, H, D] -> [R, H, L, D], padded.
-    fn slot(&self, x: &Tensor, spans: &Spans) -> Tensor {
-        x.index_select(0, &spans.slots)
-            .view([-1, spans.width, self.num_heads, self.head_dim])
-            .transpose(1, 2)
+            .reshape([-1, self.num_heads * self.head_dim]) // [R*L, H*D]
+            .index_select(0, &rows.unslot)
     }
 }
 
-/// The spans of patches (windows or whole images) that attend to each other, as padded rows.
+/// Spans of patches (windows or whole images), each of which attends to itself, as padded rows.
 #[derive(Debug)]
-pub struct Spans {
+pub struct VisionRows {
     slots: Tensor,        // [R*L]
-    unslot: Tensor,       // [N]
+    unslot: Tensor,       // [n]
     mask: Option<Tensor>, // [R, 1, 1, L], 0 or -inf; none: nothing is padded
     width: i64,           // L
 }
 
-impl Spans {
-    /// Rows of one span each.
-    pub fn new(padded: &Slots, device: Device) -> Result<Self> {
-        let width = i64::try_from(padded.width)?;
+impl VisionRows {
+    /// The spans of those lengths, which follow each other; spans of much the same length share a set.
+    pub fn sets(lengths: &[usize], device: Device) -> Result<Vec<Self>> {
+        let rows: Vec<Row> = lengths.iter().map(|&own| Row { shared: 0, own }).collect();
+        let mut first = 0;
+        let mut made = Vec::new();
+        for set in sets(&rows) {
+            let lengths = &lengths[set];
+            made.push(Self::new(first, &VisionPlan::padded(lengths), device)?);
+            first += lengths.iter().sum::<usize>();
+        }
+        Ok(made)
+    }
+
+    /// The rows of a rectangle whose first patch is `first`.
+    fn new(first: usize, padded: &Slots, device: Device) -> Result<Self> {
+        let (first, width) = (i64::try_from(first)?, i64::try_from(padded.width)?);
         let hidden: Vec<bool> = padded.mask.iter().map(|&is_real| !is_real).collect();
         let mask = hidden.contains(&true).then(|| {
             let hidden = Tensor::from_slice(&hidden)
@@ -180,7 +202,7 @@ impl Spans {
                 .masked_fill(&hidden, f64::NEG_INFINITY)
         });
         Ok(Self {
-            slots: Tensor::from_slice(&padded.slots).to_device(device),
+            slots: (Tensor::from_slice(&padded.slots) + first).to_device(device),
             unslot: Tensor::from_slice(&padded.unslot).to_device(device),
             mask,
             width,

@@ -5,7 +5,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`parameters`] | every tensor under its published name |
-//! | [`packed`] | a micro-batch as one flat list of tokens; prompts computed once per group |
+//! | [`packed`], [`sets`] | a micro-batch as one flat list of tokens; prompts computed once per group; what is padded together |
 //! | [`vision`], [`decoder`] | the two towers |
 //! | [`attention`], [`mlp`], [`linear`], [`rotary`] | their layers |
 //! | [`init`], [`folder`] | weights to start from nothing; weights as a Hugging Face folder |
@@ -19,6 +19,7 @@ pub mod mlp;
 pub mod packed;
 pub mod parameters;
 pub mod rotary;
+pub mod sets;
 pub mod vision;
 
 use anyhow::Result;
@@ -27,7 +28,7 @@ use models::config::ModelConfig;
 use models::image::Patches;
 use tch::{Device, Tensor, no_grad};
 
-pub use packed::{Group, MicroBatch, Packed};
+pub use packed::{Group, MicroBatch, Packed, num_tokens};
 pub use parameters::{Parameter, Parameters};
 
 /// The policy: parameters and the two towers that share them.

@@ -5,13 +5,20 @@
 //! a response to its group's prompt and to itself. That is what each sequence alone would compute, gradients included,
 //! at a fraction of the cost: a prompt with its image is far longer than most responses.
 //!
+//! Rows are padded, so sequences of much the same length lie side by side in the list and share a set of rows (`sets`).
+//! [`num_tokens`], the length of the list, is what a token budget counts.
+//!
 //! N tokens, R rows, L queries per row, M keys per row.
+
+use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use models::config::ModelConfig;
 use models::image::Patches;
 use models::positions;
 use tch::{Device, Kind, Tensor};
+
+use super::sets::{Row, order, sets};
 
 /// The responses to one prompt.
 #[derive(Debug, Clone)]
@@ -25,15 +32,24 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Tokens that the decoder has to compute for this group: what a token budget counts.
+    /// Tokens that the decoder has to compute for this group.
     pub fn num_tokens(&self) -> usize {
-        self.prompt_ids.len()
-            + self
-                .responses
-                .iter()
-                .map(|response| response.len().saturating_sub(1))
-                .sum::<usize>()
+        num_tokens(
+            self.prompt_ids.len(),
+            self.responses.iter().map(|response| response.len()),
+        )
     }
+}
+
+/// N of a group: what a token budget counts. All layers but attention compute exactly these; attention pads, at the most,
+/// as much again.
+pub fn num_tokens(prompt_len: usize, response_lens: impl Iterator<Item = usize>) -> usize {
+    prompt_len + response_lens.map(computed).sum::<usize>()
+}
+
+/// Tokens of a response that are computed: the last one predicts nothing.
+fn computed(response_len: usize) -> usize {
+    response_len.saturating_sub(1)
 }
 
 /// Groups that go through the model together. The result does not depend on how groups are put together.
@@ -94,74 +110,48 @@ impl Packed {
     /// Lays out a micro-batch; fails when a prompt's pads and images do not match.
     pub fn new(batch: &MicroBatch<'_>, config: &ModelConfig, device: Device) -> Result<Self> {
         ensure!(!batch.groups.is_empty(), "an empty micro-batch");
-        let mut token_ids = Vec::new();
-        let mut positions: [Vec<i64>; 3] = Default::default();
+        let places = Places::new(batch)?;
+        let mut token_ids = vec![0; places.num_tokens];
+        let mut positions = [(); 3].map(|()| vec![0; places.num_tokens]);
         let mut image_tokens = Vec::new();
-        let mut prompts = Vec::new(); // (first flat token, length) of each prompt
-        let mut next_positions = Vec::new();
-        for (index, group) in batch.groups.iter().enumerate() {
-            ensure!(!group.prompt_ids.is_empty(), "group {index}: empty prompt");
+        let mut predictors = Vec::new();
+        let mut targets = Vec::new();
+        let mut responses = places.responses.iter();
+        for (index, (group, prompt)) in batch.groups.iter().zip(&places.prompts).enumerate() {
             let grids: Vec<_> = group.images.iter().map(|image| image.grid).collect();
             let placed = positions::mrope(group.prompt_ids, &grids, config)
                 .with_context(|| format!("group {index}"))?;
-            let first = token_ids.len();
-            for (offset, &id) in group.prompt_ids.iter().enumerate() {
+            for (flat, &id) in prompt.range().zip(group.prompt_ids) {
                 check_id(id, config)?;
                 if id == config.tokens.image {
-                    image_tokens.push(i64::try_from(first + offset)?);
+                    image_tokens.push(i64::try_from(flat)?);
                 }
-                token_ids.push(i64::from(id));
+                token_ids[flat] = i64::from(id);
             }
             for (all, own) in positions.iter_mut().zip(&placed.ids) {
-                all.extend(own);
+                all[prompt.range()].copy_from_slice(own);
             }
-            prompts.push(Span {
-                first,
-                len: group.prompt_ids.len(),
-            });
-            next_positions.push(placed.next);
-        }
-        let mut responses = Vec::new(); // (group, span) of each response
-        let mut predictors = Vec::new();
-        let mut targets = Vec::new();
-        for (index, group) in batch.groups.iter().enumerate() {
-            for response in &group.responses {
-                ensure!(!response.is_empty(), "group {index}: empty response");
-                let span = Span {
-                    first: token_ids.len(),
-                    len: response.len() - 1,
-                };
-                for (offset, &id) in response.iter().enumerate() {
+            for (tokens, (_, span)) in group.responses.iter().zip(&mut responses) {
+                let mut predictor = prompt.range().end - 1;
+                for (offset, &id) in tokens.iter().enumerate() {
                     check_id(id, config)?;
-                    let predictor = if offset == 0 {
-                        prompts[index].first + prompts[index].len - 1
-                    } else {
-                        span.first + offset - 1
-                    };
                     predictors.push(i64::try_from(predictor)?);
                     targets.push(i64::from(id));
+                    predictor = span.first + offset;
                     if offset < span.len {
-                        token_ids.push(i64::from(id));
-                        positions
-                            .iter_mut()
-                            .for_each(|axis| axis.push(next_positions[index] + offset as i64));
+                        token_ids[predictor] = i64::from(id);
+                        for axis in &mut positions {
+                            axis[predictor] = placed.next + offset as i64;
+                        }
                     }
                 }
-                responses.push((index, span));
             }
-        }
-        let mut rows = Vec::new();
-        if !prompts.is_empty() {
-            rows.push(prompt_rows(&prompts, device)?);
-        }
-        if responses.iter().any(|(_, span)| span.len > 0) {
-            rows.push(response_rows(&prompts, &responses, device)?);
         }
         Ok(Self {
             token_ids: Tensor::from_slice(&token_ids).to_device(device),
             positions,
             image_tokens: Tensor::from_slice(&image_tokens).to_device(device),
-            rows,
+            rows: places.rows(device)?,
             predictors: Tensor::from_slice(&predictors).to_device(device),
             targets: Tensor::from_slice(&targets).to_device(device),
         })
@@ -169,15 +159,107 @@ impl Packed {
 }
 
 /// Consecutive flat tokens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Span {
     first: usize,
     len: usize,
 }
 
+impl Span {
+    fn range(self) -> Range<usize> {
+        self.first..self.first + self.len
+    }
+}
+
+/// Where each sequence lies in the flat list: prompts first, and among prompts and responses those of like length together.
+struct Places {
+    num_tokens: usize,
+    /// In the order of the groups.
+    prompts: Vec<Span>,
+    /// The group and the computed tokens of each response, in the order of groups and responses.
+    responses: Vec<(usize, Span)>,
+    /// Prompts, and responses of at least one computed token, in the order of the flat list.
+    prompt_order: Vec<usize>,
+    response_order: Vec<usize>,
+}
+
+impl Places {
+    fn new(batch: &MicroBatch<'_>) -> Result<Self> {
+        let mut prompts = Vec::new();
+        let mut responses = Vec::new();
+        for (index, group) in batch.groups.iter().enumerate() {
+            let shared = group.prompt_ids.len();
+            ensure!(shared > 0, "group {index}: empty prompt");
+            prompts.push(Row {
+                shared: 0,
+                own: shared,
+            });
+            for response in &group.responses {
+                ensure!(!response.is_empty(), "group {index}: empty response");
+                let own = computed(response.len());
+                responses.push((index, Row { shared, own }));
+            }
+        }
+        let response_rows: Vec<Row> = responses.iter().map(|(_, row)| *row).collect();
+        let (prompt_order, mut response_order) = (order(&prompts), order(&response_rows));
+        response_order.retain(|&index| response_rows[index].own > 0);
+        let mut first = 0;
+        let prompt_spans = place(&prompts, &prompt_order, &mut first);
+        let response_spans = place(&response_rows, &response_order, &mut first);
+        let groups = responses.iter().map(|(group, _)| *group);
+        Ok(Self {
+            num_tokens: first,
+            prompts: prompt_spans,
+            responses: groups.zip(response_spans).collect(),
+            prompt_order,
+            response_order,
+        })
+    }
+
+    /// The sets of rows, their tokens in flat order.
+    fn rows(&self, device: Device) -> Result<Vec<Rows>> {
+        let prompts: Vec<Span> = self.prompt_order.iter().map(|&p| self.prompts[p]).collect();
+        let responses: Vec<(Span, Span)> = self
+            .response_order
+            .iter()
+            .map(|&r| (self.prompts[self.responses[r].0], self.responses[r].1))
+            .collect();
+        let shape = |shared: Span, own: Span| Row {
+            shared: shared.len,
+            own: own.len,
+        };
+        let alone: Vec<Row> = prompts
+            .iter()
+            .map(|&own| shape(Span::default(), own))
+            .collect();
+        let after: Vec<Row> = responses
+            .iter()
+            .map(|&(prompt, own)| shape(prompt, own))
+            .collect();
+        let of_prompts = sets(&alone)
+            .into_iter()
+            .map(|set| prompt_rows(&prompts[set], device));
+        let of_responses = sets(&after)
+            .into_iter()
+            .map(|set| response_rows(&responses[set], device));
+        of_prompts.chain(of_responses).collect()
+    }
+}
+
+/// Gives the rows in that order their places from `first` on; a row that is not in it has none.
+fn place(rows: &[Row], order: &[usize], first: &mut usize) -> Vec<Span> {
+    let mut spans = vec![Span::default(); rows.len()];
+    for &index in order {
+        let len = rows[index].own;
+        spans[index] = Span { first: *first, len };
+        *first += len;
+    }
+    spans
+}
+
 /// Prompts attend to themselves, causally: padding stands on the right, where no real token looks.
 fn prompt_rows(prompts: &[Span], device: Device) -> Result<Rows> {
-    let width = prompts.iter().map(|span| span.len).max().unwrap_or(0);
+    let width = widest(prompts);
     let (slots, unslot) = slots(prompts, width)?;
     let slots = Tensor::from_slice(&slots).to_device(device);
     Ok(Rows {
@@ -192,13 +274,11 @@ fn prompt_rows(prompts: &[Span], device: Device) -> Result<Rows> {
 }
 
 /// A response attends to all of its prompt (key slots 0..P) and causally to itself (key slots P..P+L).
-fn response_rows(prompts: &[Span], responses: &[(usize, Span)], device: Device) -> Result<Rows> {
-    let prompt_width = prompts.iter().map(|span| span.len).max().unwrap_or(0);
-    let spans: Vec<Span> = responses.iter().map(|(_, span)| *span).collect();
-    let width = spans.iter().map(|span| span.len).max().unwrap_or(0);
-    let (queries, unslot) = slots(&spans, width)?;
-    let of_prompts: Vec<Span> = responses.iter().map(|(group, _)| prompts[*group]).collect();
-    let (prompt_keys, _) = slots(&of_prompts, prompt_width)?;
+fn response_rows(rows: &[(Span, Span)], device: Device) -> Result<Rows> {
+    let (prompts, responses): (Vec<Span>, Vec<Span>) = rows.iter().copied().unzip();
+    let (prompt_width, width) = (widest(&prompts), widest(&responses));
+    let (queries, unslot) = slots(&responses, width)?;
+    let (prompt_keys, _) = slots(&prompts, prompt_width)?;
 
     let num_rows = i64::try_from(responses.len())?;
     let (width, prompt_width) = (i64::try_from(width)?, i64::try_from(prompt_width)?);
@@ -209,7 +289,7 @@ fn response_rows(prompts: &[Span], responses: &[(usize, Span)], device: Device) 
     let keys = Tensor::cat(&[prompt_keys, queries.view([num_rows, width])], 1); // [R, P+L]
 
     let options = (Kind::Int64, device);
-    let prompt_lens: Vec<i64> = of_prompts
+    let prompt_lens: Vec<i64> = prompts
         .iter()
         .map(|span| Ok(i64::try_from(span.len)?))
         .collect::<Result<_>>()?;
@@ -236,6 +316,10 @@ fn response_rows(prompts: &[Span], responses: &[(usize, Span)], device: Device) 
         mask: Some(mask.unsqueeze(1)),
         unslot: Tensor::from_slice(&unslot).to_device(device),
     })
+}
+
+fn widest(spans: &[Span]) -> usize {
+    spans.iter().map(|span| span.len).max().unwrap_or(0)
 }
 
 /// Each span as a row of `width` slots: the flat token of every slot (padding: token 0) and the slots that hold a token.

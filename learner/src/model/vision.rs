@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 use models::config::{ModelConfig, VisionConfig};
 use models::image::{Grid, Patches};
 use models::names;
-use models::positions::{VisionPlan, vision_plan};
+use models::positions::vision_plan;
 use tch::{Device, Tensor};
 
-use super::attention::{Spans, VisionAttention};
+use super::attention::{VisionAttention, VisionRows};
 use super::linear::{Linear, RmsNorm};
 use super::mlp::Mlp;
 use super::parameters::Parameters;
@@ -39,8 +39,8 @@ impl VisionBlock {
     }
 
     /// x [N, E] -> [N, E].
-    fn forward(&self, x: &Tensor, rotary: &Rotary, spans: &Spans) -> Tensor {
-        let x = x + self.attn.forward(&self.norm1.forward(x), rotary, spans);
+    fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[VisionRows]) -> Tensor {
+        let x = x + self.attn.forward(&self.norm1.forward(x), rotary, rows);
         &x + self.mlp.forward(&self.norm2.forward(&x))
     }
 }
@@ -105,20 +105,20 @@ impl VisionTower {
         let plan = vision_plan(&grids, &self.config);
         let index = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
         let rotary = Rotary::vision(&plan.rope_positions, &self.config, self.device)?;
-        let windows = Spans::new(&VisionPlan::padded(&plan.window_lengths), self.device)?;
-        let whole_images = Spans::new(&VisionPlan::padded(&plan.image_lengths), self.device)?;
+        let windows = VisionRows::sets(&plan.window_lengths, self.device)?;
+        let whole_images = VisionRows::sets(&plan.image_lengths, self.device)?;
 
         let pixels = self
             .pixels(images)?
             .index_select(0, &index(&plan.patch_order)); // [N, C*T*P*P]
         let mut x = pixels.linear(&self.patch_embed.flatten(1, -1), None::<&Tensor>); // [N, E]
         for (i, block) in self.blocks.iter().enumerate() {
-            let spans = if self.config.full_attention_blocks.contains(&i) {
+            let rows = if self.config.full_attention_blocks.contains(&i) {
                 &whole_images
             } else {
                 &windows
             };
-            x = block.forward(&x, &rotary, spans);
+            x = block.forward(&x, &rotary, rows);
         }
         Ok(self
             .merger

@@ -17,9 +17,12 @@ use shared::telemetry::read_metrics;
 use shared::weights;
 use tests::Fixtures;
 
-use dice::DiceRollout;
+use dice::{DiceRollout, Shift};
 
 mod dice;
+mod mid_batch;
+mod source;
+mod update;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -99,14 +102,14 @@ fn wait_for(path: &Path) {
 /// Runs to the end without trouble and returns the run folder.
 fn undisturbed(folder: &Path, args: &[&str]) -> PathBuf {
     let run_dir = folder.join("undisturbed");
-    let _rollout = DiceRollout::start(&run_dir);
+    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
     let output = finish(learner(&run_dir, args).spawn().unwrap());
     assert!(output.status.success(), "{}", text(&output));
     run_dir
 }
 
 fn assert_same_end(expected: &Path, got: &Path, step: u64) {
-    for file in ["model.safetensors", "optimizer.safetensors", "records.bin"] {
+    for file in ["model.safetensors", "optimizer.safetensors"] {
         let read = |run_dir: &Path| std::fs::read(checkpoint(run_dir, step).join(file)).unwrap();
         assert!(read(expected) == read(got), "{file} differs");
     }
@@ -126,6 +129,8 @@ fn assert_same_end(expected: &Path, got: &Path, step: u64) {
             "critic/score/mean",
             "tor/overlap_fraction",
             "sampled/groups",
+            "sampled/rounds",
+            "train/groups",
         ];
         rows.iter()
             .map(|row| {
@@ -152,8 +157,8 @@ fn killed_and_resumed_it_ends_like_an_undisturbed_run() {
     let expected = undisturbed(folder.path(), &[]);
 
     let run_dir = folder.path().join("killed");
-    let _first = DiceRollout::start(&run_dir);
-    let _second = DiceRollout::start(&run_dir);
+    let _first = DiceRollout::start(&run_dir, Shift::Endless);
+    let _second = DiceRollout::start(&run_dir, Shift::Endless);
     let mut killed = learner(&run_dir, &[]).spawn().unwrap();
     wait_for(&checkpoint(&run_dir, 2));
     send(killed.id(), Signal::KILL);
@@ -195,7 +200,7 @@ fn grpo_with_several_updates_per_batch_resumes_exactly() {
     let expected = undisturbed(folder.path(), &args);
 
     let run_dir = folder.path().join("killed");
-    let _rollout = DiceRollout::start(&run_dir);
+    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
     let mut killed = learner(&run_dir, &args).spawn().unwrap();
     wait_for(&checkpoint(&run_dir, 3));
     send(killed.id(), Signal::KILL);

@@ -58,16 +58,20 @@ fn record() -> impl Strategy<Value = GroupRecord> {
         prompt,
         vec(image(), 0..3),
         0f32..2.0,
+        prop_oneof![Just(Precision::F32), Just(Precision::Int8)],
         vec(response(), 0..4),
     )
         .prop_map(
-            |(ticket, sample_id, prompt_ids, images, temperature, responses)| GroupRecord {
-                ticket: Ticket(ticket),
-                sample_id,
-                prompt_ids,
-                images,
-                temperature,
-                responses,
+            |(ticket, sample_id, prompt_ids, images, temperature, precision, responses)| {
+                GroupRecord {
+                    ticket: Ticket(ticket),
+                    sample_id,
+                    prompt_ids,
+                    images,
+                    temperature,
+                    precision,
+                    responses,
+                }
             },
         )
 }
@@ -141,6 +145,7 @@ fn simple() -> GroupRecord {
             pixels: vec![1, 2, 3],
         }],
         temperature: 1.0,
+        precision: Precision::Int8,
         responses: vec![ResponseRecord {
             token_ids: vec![5],
             finish_reason: FinishReason::Stop,
@@ -162,11 +167,11 @@ fn simple() -> GroupRecord {
 
 /// The layout is a contract between builds: whoever changes these bytes changes `VERSION`.
 #[test]
-fn the_bytes_of_version_1() {
+fn the_bytes_of_version_2() {
     let bytes = encode(&simple());
-    assert_eq!(bytes.len(), 181);
-    assert_eq!(&bytes[..17], b"ToRg\x01\0\0\0\x07\0\0\0\0\0\0\0\x01");
-    assert_eq!(xxh3_64(&bytes), 7_315_469_862_809_197_595);
+    assert_eq!(bytes.len(), 182);
+    assert_eq!(&bytes[..17], b"ToRg\x02\0\0\0\x07\0\0\0\0\0\0\0\x01");
+    assert_eq!(xxh3_64(&bytes), 13_509_464_257_401_077);
 }
 
 #[test]
@@ -227,5 +232,5 @@ fn another_version_is_named() {
     let mut bytes = encode(&simple());
     bytes[4] = 9;
     let error = decode(&bytes).unwrap_err().to_string();
-    assert!(error.contains("is 9, expected 1"), "{error}");
+    assert!(error.contains("is 9, expected 2"), "{error}");
 }

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tests::Fixtures;
-use tests::programs::{geo_mini, geo_mini_data, output, program};
+use tests::programs::{geo_mini, geo_mini_data, output};
 
 use crate::run::{HANG, Run, STEPS};
 
@@ -31,7 +30,7 @@ fn complaint(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(line.context("it said nothing")?.to_owned())
 }
 
-fn assert_says(line: &str, wanted: &[&str]) {
+pub(crate) fn assert_says(line: &str, wanted: &[&str]) {
     for part in wanted {
         assert!(line.contains(part), "`{part}` is not in: {line}");
     }
@@ -305,54 +304,5 @@ fn broken_samples_inside_a_good_data_set_are_skipped_counted_and_named() -> Resu
         + &String::from_utf8_lossy(&result.stdout);
     assert!(result.status.success(), "{said}");
     assert_says(&said, &["two", "1 skipped"]);
-    Ok(())
-}
-
-/// A disk too small for one publication, mounted where only the learner sees it; then what it left there.
-const SMALL_DISK: &str = r#"
-mount -t tmpfs -o size=4m tmpfs "$1" || exit 77
-"$2" --run-dir "$1/run" --model "$3"
-code=$?
-echo "left: $(ls -A "$1/run/weights" 2>/dev/null)"
-exit $code
-"#;
-
-#[test]
-fn a_full_disk_while_publishing_is_said_and_leaves_nothing() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let learner = program("learner")?;
-    let result = Command::new("unshare")
-        .args([
-            "--user",
-            "--map-root-user",
-            "--mount",
-            "sh",
-            "-c",
-            SMALL_DISK,
-            "sh",
-        ])
-        .args([
-            folder.path().as_os_str(),
-            learner.get_program(),
-            geo_mini().as_os_str(),
-        ])
-        .current_dir(tests::programs::root())
-        .output();
-    let result = match result {
-        Ok(result)
-            if result.status.code() != Some(77) && !result.stderr.starts_with(b"unshare:") =>
-        {
-            result
-        }
-        _ => {
-            println!("skipped: no small disk can be mounted here (unshare --user --mount)");
-            return Ok(());
-        }
-    };
-    let said = String::from_utf8_lossy(&result.stderr);
-    assert_eq!(result.status.code(), Some(1), "{said}");
-    let line = said.lines().last().context("it said nothing")?;
-    assert_says(line, &["no space left", "model.safetensors"]);
-    assert_eq!(String::from_utf8_lossy(&result.stdout).trim(), "left:");
     Ok(())
 }

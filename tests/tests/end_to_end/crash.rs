@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use shared::telemetry::read_metrics;
+use shared::telemetry::{MetricsRow, read_metrics};
 use tests::programs::Background;
 
 use crate::run::{HANG, Run};
@@ -33,13 +33,11 @@ fn undisturbed() -> Result<Vec<f32>> {
     run.final_weights()
 }
 
-#[test]
-fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
-    let expected = undisturbed()?;
+/// A run whose programs are killed in turns at random moments, and started again.
+fn killed_again_and_again(run: &Run, more: &[&str]) -> Result<()> {
     let mut moments = Moments(7);
-    let run = Run::new(STEPS)?;
     let mut rollout = run.rollout()?;
-    let mut learner = run.learner(&[])?;
+    let mut learner = run.learner(more)?;
     let mut kills = 0;
     while kills < KILLS {
         std::thread::sleep(Duration::from_millis(100) + moments.next(600));
@@ -51,7 +49,7 @@ fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
             rollout = run.rollout()?;
         } else {
             learner.kill()?;
-            learner = run.learner(&["--resume"])?;
+            learner = run.learner(&[more, &["--resume"]].concat())?;
         }
         kills += 1;
     }
@@ -59,17 +57,41 @@ fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
         kills >= 2,
         "the run was over after {kills} kills: give it more steps"
     );
-    finish(learner, rollout)?;
+    finish(learner, rollout)
+}
 
-    let steps: Vec<u64> = read_metrics(&run.dir().join("metrics.jsonl"))?
-        .iter()
-        .map(|row| row.step)
-        .collect();
-    assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>());
+/// The steps in metrics.jsonl with the groups that each was trained on.
+fn steps(run: &Run) -> Result<Vec<(u64, f64)>> {
+    let rows = read_metrics(&run.dir().join("metrics.jsonl"))?;
+    let groups = |row: &MetricsRow| {
+        let found = row.values.iter().find(|(name, _)| name == "train/groups");
+        found.map_or(f64::NAN, |(_, value)| *value)
+    };
+    Ok(rows.iter().map(|row| (row.step, groups(row))).collect())
+}
+
+#[test]
+fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
+    let expected = undisturbed()?;
+    let run = Run::new(STEPS)?;
+    killed_again_and_again(&run, &[])?;
+    let all: Vec<(u64, f64)> = (1..=STEPS).map(|step| (step, 4.0)).collect();
+    assert_eq!(steps(&run)?, all);
     assert!(
         run.final_weights()? == expected,
         "the disturbed run ended with other weights"
     );
+    Ok(())
+}
+
+/// With staleness who is quick decides what is trained on when, so there are no weights to compare with.
+#[test]
+fn killed_programs_take_every_step_once_with_staleness_too() -> Result<()> {
+    let run = Run::new(STEPS)?;
+    killed_again_and_again(&run, &["--max-staleness", "2"])?;
+    let all: Vec<(u64, f64)> = (1..=STEPS).map(|step| (step, 4.0)).collect();
+    assert_eq!(steps(&run)?, all);
+    assert!(run.final_weights()?.iter().all(|weight| weight.is_finite()));
     Ok(())
 }
 

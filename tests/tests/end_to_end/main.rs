@@ -5,7 +5,9 @@
 
 mod bad_input;
 mod crash;
+mod full_disk;
 mod help;
 mod layering;
+mod read;
 mod run;
 mod training;

@@ -1,9 +1,9 @@
 //! A short run on the shipped model: the two programs with small settings in a folder that goes away.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use models::checkpoint::Checkpoint;
 use tempfile::TempDir;
 use tests::programs::{Background, geo_mini, geo_mini_data};
@@ -31,6 +31,16 @@ batch_prompts = 4
 lr = 1e-4
 save_every = 1
 "#;
+
+/// Waits until something is so; a wait that takes too long is an error that names it.
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
+    let started = Instant::now();
+    while !is_so() {
+        ensure!(started.elapsed() < HANG, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
 
 pub(crate) struct Run {
     folder: TempDir,
@@ -65,19 +75,27 @@ impl Run {
     }
 
     pub(crate) fn rollout(&self) -> Result<Background> {
+        self.rollout_with(&[])
+    }
+
+    pub(crate) fn rollout_with(&self, more: &[&str]) -> Result<Background> {
         let mut arguments = self.arguments()?;
         let data = geo_mini_data("train");
         arguments.extend([
             "--data".into(),
             data.to_str().context("UTF-8 path")?.to_owned(),
         ]);
-        self.start("rollout", &arguments, &[])
+        self.start("rollout", &arguments, more)
     }
 
     pub(crate) fn learner(&self, more: &[&str]) -> Result<Background> {
+        self.start("learner", &self.learner_arguments()?, more)
+    }
+
+    pub(crate) fn learner_arguments(&self) -> Result<Vec<String>> {
         let mut arguments = self.arguments()?;
         arguments.extend(["--steps".into(), self.steps.to_string()]);
-        self.start("learner", &arguments, more)
+        Ok(arguments)
     }
 
     fn start(&self, name: &str, arguments: &[String], more: &[&str]) -> Result<Background> {
@@ -86,10 +104,14 @@ impl Run {
         Background::start(name, &all, &self.file(&format!("{name}.log")))
     }
 
+    /// Where a version's weights are published.
+    pub(crate) fn weights(&self, version: u64) -> PathBuf {
+        shared::weights::path(&self.dir(), shared::ids::PolicyVersion(version))
+    }
+
     /// Every tensor of the last published version, as one list.
     pub(crate) fn final_weights(&self) -> Result<Vec<f32>> {
-        let path = shared::weights::path(&self.dir(), shared::ids::PolicyVersion(self.steps));
-        let checkpoint = Checkpoint::open(&path)?;
+        let checkpoint = Checkpoint::open(&self.weights(self.steps))?;
         let mut values = Vec::new();
         let mut names: Vec<&str> = checkpoint.names().collect();
         names.sort_unstable();

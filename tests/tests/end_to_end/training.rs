@@ -1,9 +1,9 @@
 //! The loop closes: records one way, weights the other way, and both programs agree on every token's logprob.
 
-use anyhow::{Context, Result};
-use shared::telemetry::read_metrics;
+use anyhow::{Context, Result, bail};
+use shared::telemetry::{Source, read_metrics};
 
-use crate::run::{HANG, Run, STEPS};
+use crate::run::{HANG, Run, STEPS, wait_until};
 
 #[test]
 fn a_short_run_trains_publishes_and_agrees_on_logprobs() -> Result<()> {
@@ -51,22 +51,47 @@ fn a_short_run_trains_publishes_and_agrees_on_logprobs() -> Result<()> {
     Ok(())
 }
 
+/// More groups per step than one rollout claims ahead when it has rows for one: there is work for two.
+const BATCH: u64 = 12;
+const ROWS: [&str; 2] = ["--rows", "4"];
+
 #[test]
 fn two_rollouts_lead_where_one_leads() -> Result<()> {
+    let batch = ["--batch-prompts", &BATCH.to_string()];
     let one = Run::new(STEPS)?;
-    let rollout = one.rollout()?;
-    one.learner(&[])?.succeed(HANG)?;
+    let rollout = one.rollout_with(&ROWS)?;
+    one.learner(&batch)?.succeed(HANG)?;
     rollout.succeed(HANG)?;
+    let expected = one.final_weights()?;
 
-    let two = Run::new(STEPS)?;
-    let (first, second) = (two.rollout()?, two.rollout()?);
-    two.learner(&[])?.succeed(HANG)?;
-    first.succeed(HANG)?;
-    second.succeed(HANG)?;
+    // Who gets a ticket is chance. That one of the two gets none of a whole run is rare; five times in a row it is a fault.
+    for _ in 0..5 {
+        let two = Run::new(STEPS)?;
+        let (first, second) = (two.rollout_with(&ROWS)?, two.rollout_with(&ROWS)?);
+        wait_until("two rollouts that wait for the learner", || {
+            let log = std::fs::read_to_string(two.file("rollout.log")).unwrap_or_default();
+            log.matches("waiting for a learner").count() == 2
+        })?;
+        two.learner(&batch)?.succeed(HANG)?;
+        first.succeed(HANG)?;
+        second.succeed(HANG)?;
+        assert!(
+            expected == two.final_weights()?,
+            "the runs ended with other weights"
+        );
+        let shares = [groups_of(&two, 0)?, groups_of(&two, 1)?];
+        assert_eq!(shares[0] + shares[1], (STEPS * BATCH) as f64);
+        if shares.iter().all(|&groups| groups > 0.0) {
+            return Ok(());
+        }
+    }
+    bail!("one of two rollouts had nothing to do, five times")
+}
 
-    assert!(
-        one.final_weights()? == two.final_weights()?,
-        "the runs ended with other weights"
-    );
-    Ok(())
+/// Groups that the rollout of a seat made.
+fn groups_of(run: &Run, seat: usize) -> Result<f64> {
+    let rows = read_metrics(&Source::Rollout(seat).path(&run.dir()))?;
+    let values = rows.iter().flat_map(|row| &row.values);
+    let groups = values.filter(|(name, _)| name == "rollout/groups");
+    Ok(groups.map(|(_, value)| value).sum())
 }

@@ -1,0 +1,102 @@
+//! The update does not depend on the size of micro-batches.
+
+use learner::advantage::group_advantages;
+use learner::batch::Batch;
+use learner::loss::LossSettings;
+use learner::model::Model;
+use learner::optimizer::{AdamW, OptimizerSettings};
+use learner::update::{BatchUpdate, Policy, Targets, UpdateSettings};
+use models::checkpoint::Checkpoint;
+use shared::config::{Aggregation, KlEstimator, Schedule, TorNormaliser};
+use shared::ids::{PolicyVersion, Ticket};
+use tch::Device;
+use tests::Fixtures;
+
+use crate::dice::Dice;
+
+fn loss(aggregation: Aggregation) -> LossSettings {
+    LossSettings {
+        clip_low: 0.2,
+        clip_high: 0.28,
+        dual_clip: None,
+        kl_coef: 0.01,
+        kl_estimator: KlEstimator::K3,
+        kl_weighted: false,
+        aggregation,
+        normaliser: TorNormaliser::ResponseTokens,
+    }
+}
+
+const OPTIMIZER: OptimizerSettings = OptimizerSettings {
+    lr: 1e-3,
+    beta1: 0.9,
+    beta2: 0.999,
+    weight_decay: 0.0,
+    grad_clip: 1.0,
+    schedule: Schedule::Constant,
+    warmup_steps: 0,
+    total_updates: 1,
+};
+
+/// One update of the fixture model on prompts with and without images, with that budget.
+fn update(
+    dice: &Dice,
+    aggregation: Aggregation,
+    micro_batch_tokens: usize,
+) -> (usize, BatchUpdate) {
+    let load = || {
+        let checkpoint = Checkpoint::open(&Fixtures::open().unwrap().model()).unwrap();
+        Model::load(&dice.config, &checkpoint, Device::Cpu).unwrap()
+    };
+    let mut policy = Policy {
+        model: load(),
+        reference: Some(load()),
+        images: dice.images.clone(),
+        optimizer: AdamW::new(OPTIMIZER),
+        settings: UpdateSettings {
+            num_epochs: 1,
+            mini_batch_prompts: 8,
+            micro_batch_tokens,
+            loss: loss(aggregation),
+        },
+    };
+    let records = (0..8).map(|ticket| dice.record(Ticket(ticket), PolicyVersion(0)));
+    let batch = Batch::new(records.collect());
+    let advantages = group_advantages(&batch.rewards(), &batch.group_spans(), true);
+    let weights: Vec<f32> = (0..batch.num_tokens())
+        .map(|token| [1.0, 0.0, 0.5][token % 3])
+        .collect();
+    let reference_logprobs = policy.reference_logprobs(&batch).unwrap();
+    let targets = Targets {
+        advantages: &advantages,
+        weights: &weights,
+        reference_logprobs: &reference_logprobs,
+    };
+    let parts = batch
+        .micro_batches(0..8, micro_batch_tokens, |_| true)
+        .len();
+    (parts, policy.update(&batch, targets).unwrap())
+}
+
+#[test]
+fn the_budget_of_micro_batches_changes_nothing() {
+    let dice = Dice::open();
+    for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean] {
+        let (parts, whole) = update(&dice, aggregation, usize::MAX);
+        assert_eq!(parts, 1);
+        let norm = whole.updates[0].grad_norm;
+        assert!(norm > 1e-3 && whole.sums.policy_loss != 0.0);
+        for budget in [1, 100, 300] {
+            let (parts, cut) = update(&dice, aggregation, budget);
+            assert!(parts > 1);
+            assert!(
+                (cut.updates[0].grad_norm / norm - 1.0).abs() < 1e-4,
+                "{aggregation:?}, {budget}: norm {} instead of {norm}",
+                cut.updates[0].grad_norm
+            );
+            assert!((cut.sums.policy_loss - whole.sums.policy_loss).abs() < 1e-5);
+            assert!((cut.sums.kl_loss - whole.sums.kl_loss).abs() < 1e-5);
+            assert_eq!(cut.sums.num_tokens, whole.sums.num_tokens);
+        }
+    }
+}
