@@ -7,7 +7,6 @@ use models::config::TextConfig;
 use models::processor::{Blank, Processor};
 use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
 use shared::dataset::{Dataset, DatasetLimits};
-use shared::record::Precision;
 
 use crate::available::Available;
 use crate::dataset::Samples;
@@ -62,7 +61,7 @@ impl Setup {
             records: RecordMaker {
                 tokenizer: processor.tokenizer.clone(),
                 temperature: to_f32(args.temperature),
-                precision: Precision::F32,
+                precision: args.precision,
                 reward: RewardConfig::from(args),
             },
             samples: Samples::new(dataset, config.run.seed),

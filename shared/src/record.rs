@@ -1,5 +1,8 @@
 //! The group record: everything the learner needs to train on one prompt's responses.
 
+use clap::ValueEnum;
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::ids::{PolicyVersion, Ticket};
 
@@ -22,12 +25,13 @@ pub struct GroupRecord {
     pub responses: Vec<ResponseRecord>,
 }
 
-/// What a rollout engine's matrix products are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a rollout engine's matrix products are computed in (`--precision`).
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// The published weights as they are, in f32 or close to it.
+    /// The published weights as they are
     F32,
-    /// Weights quantised to 8 bits.
+    /// 8-bit integers: weights rounded per output channel, activations per token; the head in f32
     Int8,
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use shared::config::Precision;
+use shared::record::Precision;
 
 /// Speed of the engine on this machine: tokens per second of generation alone and of whole records, and their parts.
 ///

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 
 use super::values::{at_least, non_negative, positive, positive_fraction};
+use crate::record::Precision;
 
 /// Keys of the table `[rollout]`.
 #[derive(Args, Serialize, Debug, Clone, PartialEq)]
@@ -117,16 +118,6 @@ pub enum Engine {
     Cuda,
     /// ONNX Runtime's TensorRT provider
     Trt,
-}
-
-/// What the engine computes in.
-#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// As the learner does
-    F32,
-    /// Matrix products on 8-bit integers: weights rounded per output channel, activations per token; the head in f32
-    Int8,
 }
 
 /// The form of the prompt without its image, for `log pi(o_it | no image, q)` of eq. 8.
