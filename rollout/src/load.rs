@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use models::config::ModelConfig;
 use shared::config::Engine as EngineName;
+use shared::record::Precision;
 
 use crate::engine::{EngineKind, EngineLoader, EngineModel, probe};
 
@@ -21,11 +22,16 @@ impl ModelLoader {
     ///
     /// # Errors
     /// The engine that was named does not load; there is no fall-back.
-    pub fn new(config: &ModelConfig, engine: EngineName, threads: Option<usize>) -> Result<Self> {
+    pub fn new(
+        config: &ModelConfig,
+        engine: EngineName,
+        threads: Option<usize>,
+        precision: Precision,
+    ) -> Result<Self> {
         let threads = threads.unwrap_or(0);
         let mut candidates = VecDeque::new();
         for &kind in kinds(engine) {
-            match EngineLoader::new(config, threads, kind) {
+            match EngineLoader::new(config, threads, kind, precision) {
                 Ok(loader) => candidates.push_back((kind, loader)),
                 Err(error) if engine == EngineName::Auto && kind != EngineKind::Cpu => {
                     tracing::debug!("{error}");

@@ -41,7 +41,8 @@ impl Setup {
         let args = &config.rollout;
         let processor = Arc::new(Processor::from_dir(&config.run.model)?);
         MemoryPlan::new(&processor.config, Load::from(args)).check_now()?;
-        let loader = ModelLoader::new(&processor.config, args.engine, args.threads)?;
+        let loader =
+            ModelLoader::new(&processor.config, args.engine, args.threads, args.precision)?;
         let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
         let template = args.prompt_template.as_deref();
         Ok(Self {

@@ -14,6 +14,7 @@ mod setup;
 
 use rollout::engine::{EngineKind, EngineLoader};
 use setup::Setup;
+use shared::record::Precision;
 
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -38,7 +39,7 @@ fn resident_memory_is_flat_over_passes_and_over_new_weights() {
     let weights = folder.path().join("model.safetensors");
     let checkpoint = models::checkpoint::Checkpoint::open(&setup.fixtures.model()).unwrap();
     models::checkpoint::write_f32(&weights, &checkpoint, &setup.config).unwrap();
-    let loader = EngineLoader::new(&setup.config, 2, EngineKind::Cpu).unwrap();
+    let loader = EngineLoader::new(&setup.config, 2, EngineKind::Cpu, Precision::F32).unwrap();
     let mut seen = Vec::new();
     for round in 0..24 {
         for rows in [1, 3, 8, 2, 5] {

@@ -3,6 +3,7 @@
 //! `// B rows, S new tokens, T = B*S, M cache slots, H heads, K kv heads, D head dim, E hidden`
 //! `// N patches, W windows, L patches of the longest window`
 
+use super::linear::{Projected, linear};
 use super::rope::Rotation;
 use super::weights::Weights;
 use crate::config::{TextConfig, VisionConfig};
@@ -54,15 +55,15 @@ pub fn text_attention(
     layer: usize,
     x: &Value,
     pass: &Pass,
-) -> Result<Value> {
+) -> Result<Projected> {
     let names = |kind: &str| {
         ["q", "k", "v"].map(|part| text_layer(layer, &format!("self_attn.{part}_proj.{kind}")))
     };
-    let qkv_weight = weights.stacked(graph, &names("weight"))?; // [(H+2K)*D, E]
     let qkv_bias = weights.stacked(graph, &names("bias"))?;
-    let output_weight = weights.matrix(graph, &text_layer(layer, "self_attn.o_proj.weight"))?; // [E, H*D]
-
-    let qkv = graph.linear(x, &qkv_weight, Some(&qkv_bias)); // [T, (H+2K)*D]
+    let qkv = linear(graph, weights, &names("weight"), Some(&qkv_bias), x)?; // [T, (H+2K)*D]
+    let Projected::Whole(qkv) = qkv else {
+        return Err(Error::Graph("a bias needs whole rows".to_owned()));
+    };
     let attended = match &pass.cache {
         Cache::Rows {
             row_shape,
@@ -97,7 +98,8 @@ pub fn text_attention(
             head_dim: config.head_dim,
         }),
     }; // [T, H*D]
-    Ok(graph.linear(&attended, &output_weight, None)) // [T, E]
+    let output = [text_layer(layer, "self_attn.o_proj.weight")];
+    linear(graph, weights, &output, None, &attended) // [T, E]
 }
 
 /// Attention over a buffer per row: qkv `[T, (H+2K)*D]` to `[T, H*D]`. Declares the layer's cache as inputs

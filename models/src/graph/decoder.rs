@@ -34,16 +34,21 @@ use super::attention::{Cache, Pass, text_attention};
 use super::mlp::mlp;
 use super::rope::text_rotation;
 use super::weights::Weights;
-use crate::checkpoint::F32Layout;
+use crate::checkpoint::{F32Layout, QuantizedLayout};
 use crate::config::{ModelConfig, TextConfig};
 use crate::error::Result;
 use crate::names::{EMBED_TOKENS, FINAL_NORM, LM_HEAD, text_layer};
 use crate::onnx::{DataType, Graph, Value};
 
 /// The graph's bytes.
-pub fn build(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
+pub fn build(
+    config: &ModelConfig,
+    layout: &F32Layout,
+    quantized: Option<&QuantizedLayout>,
+    form: Form,
+) -> Result<Vec<u8>> {
     let text = &config.text;
-    let weights = Weights::new(layout);
+    let weights = Weights::new(layout).with_quantized(quantized);
     let mut graph = Graph::new("decoder", super::WEIGHTS_FILE);
     let graph = &mut graph;
 
@@ -169,7 +174,7 @@ fn decoder_layer(
         hidden,
     )?;
     let attended = text_attention(graph, weights, config, layer, &normed, pass)?;
-    let hidden = graph.add(hidden, &attended);
+    let hidden = attended.plus(graph, hidden);
 
     graph.scope(format!("layers.{layer}.mlp"));
     let normed = norm(
@@ -192,7 +197,7 @@ fn decoder_layer(
         },
         name,
     )?;
-    Ok(graph.add(&hidden, &gated))
+    Ok(gated.plus(graph, &hidden))
 }
 
 fn norm(

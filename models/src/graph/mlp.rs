@@ -3,6 +3,7 @@
 //! `// T rows, E hidden, F intermediate`
 
 use super::Form;
+use super::linear::{Projected, linear};
 use super::weights::Weights;
 use crate::error::Result;
 use crate::onnx::{Graph, Value};
@@ -18,10 +19,7 @@ pub fn mlp(
     has_bias: bool,
     form: Form,
     name: impl Fn(&str) -> String,
-) -> Result<Value> {
-    let gate_up_weight =
-        weights.stacked(graph, &[name("gate_proj.weight"), name("up_proj.weight")])?; // [2F, E]
-    let down_weight = weights.matrix(graph, &name("down_proj.weight"))?;
+) -> Result<Projected> {
     let (gate_up_bias, down_bias) = if has_bias {
         let gate_up_bias =
             weights.stacked(graph, &[name("gate_proj.bias"), name("up_proj.bias")])?;
@@ -32,16 +30,19 @@ pub fn mlp(
     } else {
         (None, None)
     };
-    let gate_up = graph.linear(x, &gate_up_weight, gate_up_bias.as_ref()); // [T, 2F]
-    let hidden = match form {
-        Form::Portable => {
-            let [gate, up] = graph.split(&gate_up, -1, [intermediate_size; 2]);
+    let gate_up = [name("gate_proj.weight"), name("up_proj.weight")];
+    let gate_up = linear(graph, weights, &gate_up, gate_up_bias.as_ref(), x)?; // [T, 2F]
+    let hidden = match (form, &gate_up) {
+        (Form::Portable, Projected::Whole(gate_up)) => {
+            let [gate, up] = graph.split(gate_up, -1, [intermediate_size; 2]);
             let gate = silu(graph, &gate);
             graph.mul(&gate, &up)
         }
-        Form::Engine => graph.silu_mul(&gate_up),
+        (_, Projected::Whole(gate_up)) => graph.silu_mul(gate_up, None),
+        (_, Projected::Scaled { rows, scales }) => graph.silu_mul(rows, Some(scales)),
     }; // [T, F]
-    Ok(graph.linear(&hidden, &down_weight, down_bias.as_ref())) // [T, E]
+    let down = [name("down_proj.weight")];
+    linear(graph, weights, &down, down_bias.as_ref(), &hidden) // [T, E]
 }
 
 /// `x * sigmoid(x)`.

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`decoder`] | `decoder.onnx`: tokens, images and cache to logits |
 //! | [`vision`] | `vision.onnx`: patches to image embeddings |
-//! | [`attention`], [`mlp`], [`rope`] | the parts of their layers |
+//! | [`attention`], [`mlp`], [`rope`], [`linear`] | the parts of their layers |
 //! | [`products`] | the decoder's matrix products alone, to measure against |
 //! | [`weights`] | weights as ranges of the weights file |
 //!
@@ -14,13 +14,14 @@
 
 pub mod attention;
 pub mod decoder;
+pub mod linear;
 pub mod mlp;
 pub mod products;
 pub mod rope;
 pub mod vision;
 pub mod weights;
 
-use crate::checkpoint::F32Layout;
+use crate::checkpoint::{F32Layout, QuantizedLayout};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
@@ -38,7 +39,16 @@ pub enum Form {
 
 /// `decoder.onnx`; see [`decoder`] for its inputs and outputs.
 pub fn decoder(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
-    decoder::build(config, layout, form)
+    decoder::build(config, layout, None, form)
+}
+
+/// The engine's decoder with the matrices that `quantized` knows in 8 bits, under [`weights::QUANTIZED_FILE`].
+pub fn decoder_int8(
+    config: &ModelConfig,
+    layout: &F32Layout,
+    quantized: &QuantizedLayout,
+) -> Result<Vec<u8>> {
+    decoder::build(config, layout, Some(quantized), Form::Engine)
 }
 
 /// `vision.onnx`; see [`vision`] for its inputs and outputs.

@@ -132,7 +132,7 @@ fn vision_layer(
         form,
         name,
     )?;
-    Ok(graph.add(&hidden, &gated))
+    Ok(gated.plus(graph, &hidden))
 }
 
 /// The merger: G neighbouring patches become one token of the language model.

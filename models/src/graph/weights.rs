@@ -1,20 +1,56 @@
 //! Weights as ranges of the weights file.
 
-use crate::checkpoint::F32Layout;
+use crate::checkpoint::{F32Layout, QuantizedLayout};
 use crate::error::{Error, Result};
-use crate::onnx::{Graph, Value};
+use crate::onnx::{DataType, Graph, Value};
+
+/// The name under which the engine hands over the 8-bit matrices; never a file.
+pub const QUANTIZED_FILE: &str = "int8";
 
 /// The weights file's layout, as initializers of a graph.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights<'a> {
     layout: &'a F32Layout,
+    quantized: Option<&'a QuantizedLayout>,
 }
 
 impl<'a> Weights<'a> {
     /// Weights that lie as `layout` says.
     #[must_use]
     pub fn new(layout: &'a F32Layout) -> Self {
-        Self { layout }
+        Self {
+            layout,
+            quantized: None,
+        }
+    }
+
+    /// The same, with the matrices that `quantized` knows in 8 bits.
+    #[must_use]
+    pub fn with_quantized(self, quantized: Option<&'a QuantizedLayout>) -> Self {
+        Self { quantized, ..self }
+    }
+
+    /// Matrices one above the other in 8 bits, i8 `[in, out]` and f32 `[out]`; none where they are not quantised.
+    pub fn quantized(&self, graph: &mut Graph, names: &[String]) -> Result<Option<(Value, Value)>> {
+        let Some(layout) = self.quantized else {
+            return Ok(None);
+        };
+        let found = layout.matrices.iter().find(|matrix| matrix.names == names);
+        let Some(matrix) = found else {
+            return Err(Error::Graph(format!(
+                "no 8-bit form of {}",
+                names.join(" + ")
+            )));
+        };
+        let (rows, columns) = (matrix.in_features, matrix.out_features);
+        let mut external = |kind: &str, data_type, shape: &[usize], offset| {
+            let name = format!("{}.{kind}", names.join("+"));
+            graph.external(QUANTIZED_FILE, &name, data_type, shape, offset)
+        };
+        Ok(Some((
+            external("int8", DataType::Int8, &[rows, columns], matrix.integers),
+            external("scales", DataType::Float, &[columns], matrix.scales),
+        )))
     }
 
     /// The tensor `name` in its published shape.

@@ -124,6 +124,13 @@ impl Graph {
         self.constant(name.to_owned(), DataType::Float, shape, bytes)
     }
 
+    /// A u8 constant.
+    pub fn uint8(&mut self, value: u8) -> Value {
+        self.constant(format!("uint8.{value}"), DataType::Uint8, &[], || {
+            vec![value]
+        })
+    }
+
     fn constant(
         &mut self,
         name: String,
@@ -145,18 +152,35 @@ impl Graph {
 
     /// An f32 weight: the elements at `offset` (bytes) of the weights file. Asked for again, it is the same tensor.
     pub fn weight(&mut self, name: &str, shape: &[usize], offset: usize) -> Value {
+        self.external(self.weights_file, name, DataType::Float, shape, offset)
+    }
+
+    /// A tensor of elements of `data_type` at `offset` (bytes) of a file beside the graph.
+    pub fn external(
+        &mut self,
+        file: &str,
+        name: &str,
+        data_type: DataType,
+        shape: &[usize],
+        offset: usize,
+    ) -> Value {
         if self.initializer_names.insert(name.to_owned()) {
-            let length = shape.iter().product::<usize>() * size_of::<f32>();
+            let element = match data_type {
+                DataType::Int8 | DataType::Uint8 | DataType::Bool => 1,
+                DataType::Int64 => 8,
+                _ => 4,
+            };
+            let length = shape.iter().product::<usize>() * element;
             let entry = |key: &str, value: String| StringStringEntryProto {
                 key: Some(key.to_owned()),
                 value: Some(value),
             };
             self.initializers.push(TensorProto {
                 dims: dims(shape),
-                data_type: Some(DataType::Float.into()),
+                data_type: Some(data_type.into()),
                 name: Some(name.to_owned()),
                 external_data: vec![
-                    entry("location", self.weights_file.to_owned()),
+                    entry("location", file.to_owned()),
                     entry("offset", offset.to_string()),
                     entry("length", length.to_string()),
                 ],

@@ -139,6 +139,10 @@ pub enum DataType {
     Undefined = 0,
     /// f32.
     Float = 1,
+    /// u8.
+    Uint8 = 2,
+    /// i8.
+    Int8 = 3,
     /// i32.
     Int32 = 6,
     /// i64.

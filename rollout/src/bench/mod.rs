@@ -51,6 +51,7 @@ pub fn bench(
         &processor.config,
         args.threads.unwrap_or(0),
         EngineKind::Cpu,
+        args.precision,
     )?;
     let bench = Bench {
         args,

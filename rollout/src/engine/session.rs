@@ -16,15 +16,17 @@ mod runtime;
 
 use std::path::{Path, PathBuf};
 
-use models::checkpoint::F32Layout;
+use models::checkpoint::{F32Layout, QuantizedLayout};
 use models::config::ModelConfig;
 use models::graph::{Form, WEIGHTS_FILE};
 use models::image::Grid;
 use models::positions::{VisionPlan, vision_plan};
 use ort::session::Session;
 use ort::value::DynValue;
+use shared::record::Precision;
 
 use super::cache::KvCache;
+use super::int8;
 use super::kernel::attention::SEQUENCE_FIELDS;
 use super::pass::Pass;
 use crate::error::{Error, Result};
@@ -54,14 +56,31 @@ pub struct EngineLoader {
     vision: Vec<u8>,
     threads: usize,
     kind: EngineKind,
+    /// Where the 8-bit matrices lie; none in f32.
+    quantized: Option<QuantizedLayout>,
 }
 
 impl EngineLoader {
     /// Builds the graphs and finds the engine's libraries. `threads` = 0 means all cores.
-    pub fn new(config: &ModelConfig, threads: usize, kind: EngineKind) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A library that is missing, or a model or precision that the engine does not take.
+    pub fn new(
+        config: &ModelConfig,
+        threads: usize,
+        kind: EngineKind,
+        precision: Precision,
+    ) -> Result<Self> {
         probe(kind)?;
         let layout = F32Layout::new(&models::names::tensors(config));
-        let decoder = models::graph::decoder(config, &layout, Form::Engine)?;
+        let quantized = match precision {
+            Precision::F32 => None,
+            Precision::Int8 => Some(QuantizedLayout::new(config, &layout)),
+        };
+        let decoder = match &quantized {
+            None => models::graph::decoder(config, &layout, Form::Engine)?,
+            Some(quantized) => models::graph::decoder_int8(config, &layout, quantized)?,
+        };
         let vision = models::graph::vision(config, &layout, Form::Engine)?;
         Ok(Self {
             config: config.clone(),
@@ -73,6 +92,7 @@ impl EngineLoader {
                 threads => threads,
             },
             kind,
+            quantized,
         })
     }
 
@@ -80,10 +100,14 @@ impl EngineLoader {
     /// `model.safetensors`). The file is mapped, so it must never change; it may be unlinked.
     pub fn load(&self, weights: &Path) -> Result<EngineModel> {
         let folder = self.weights_folder(weights)?;
+        let int8 = match &self.quantized {
+            Some(layout) => Some(int8::quantize(weights, layout)?),
+            None => None,
+        };
         Ok(EngineModel {
             config: self.config.clone(),
-            decoder: open(&self.decoder, &folder, self.threads, self.kind, true)?,
-            vision: open(&self.vision, &folder, self.threads, self.kind, false)?,
+            decoder: open(&self.decoder, &folder, self.threads, self.kind, true, int8)?,
+            vision: open(&self.vision, &folder, self.threads, self.kind, false, None)?,
         })
     }
 
@@ -146,8 +170,9 @@ impl EngineModel {
         weights: &Path,
         threads: usize,
         kind: EngineKind,
+        precision: Precision,
     ) -> Result<Self> {
-        EngineLoader::new(config, threads, kind)?.load(weights)
+        EngineLoader::new(config, threads, kind, precision)?.load(weights)
     }
 
     /// The model's dimensions.

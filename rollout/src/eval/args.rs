@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{Args, ValueHint};
 use shared::config::Engine;
+use shared::record::Precision;
 
 /// Accuracy of a checkpoint on a data set, by the rule-based verifier.
 #[derive(Args, Debug, Clone)]
@@ -64,6 +65,10 @@ pub struct EvalArgs {
     /// What generates; a named engine never falls back
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
     pub engine: Engine,
+
+    /// What the CPU engine computes in
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
 
     /// Responses decoded side by side
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]

@@ -56,7 +56,8 @@ pub fn eval(
         None,
         args.max_prompt_tokens,
     )?;
-    let mut loader = ModelLoader::new(&processor.config, args.engine, args.threads)?;
+    let mut loader =
+        ModelLoader::new(&processor.config, args.engine, args.threads, args.precision)?;
     if loader.is_on_cpu() {
         check_memory(args, num_samples, &processor.config)?;
     }

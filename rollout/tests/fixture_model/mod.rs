@@ -11,6 +11,7 @@ use rollout::engine::{
 };
 use rollout::sampler::{EntropyKind, Sampling};
 use shared::ids::{PolicyVersion, Ticket};
+use shared::record::Precision;
 use tempfile::TempDir;
 
 use crate::common::fixtures;
@@ -24,6 +25,10 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn load() -> Self {
+        Self::load_as(Precision::F32)
+    }
+
+    pub(crate) fn load_as(precision: Precision) -> Self {
         let dir = fixtures().join("model");
         let processor = Processor::from_dir(&dir).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -34,7 +39,7 @@ impl Model {
             &processor.config,
         )
         .unwrap();
-        let loader = EngineLoader::new(&processor.config, 1, EngineKind::Cpu).unwrap();
+        let loader = EngineLoader::new(&processor.config, 1, EngineKind::Cpu, precision).unwrap();
         Self {
             processor: Arc::new(processor),
             loader,

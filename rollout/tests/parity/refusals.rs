@@ -3,6 +3,7 @@
 use models::checkpoint::{Checkpoint, write_f32};
 use models::config::ModelConfig;
 use rollout::engine::{EngineKind, EngineModel, KvCache, Pass, Piece};
+use shared::record::Precision;
 use tests::fixtures::Fixtures;
 
 use super::setup::Setup;
@@ -15,7 +16,13 @@ fn an_engine_without_its_libraries_names_them_and_the_remedy() {
         (EngineKind::Cuda, "libonnxruntime_providers_cuda.so"),
         (EngineKind::Trt, "libonnxruntime_providers_tensorrt.so"),
     ] {
-        match EngineModel::load(&config, &fixtures.model().join("none"), 1, kind) {
+        match EngineModel::load(
+            &config,
+            &fixtures.model().join("none"),
+            1,
+            kind,
+            Precision::F32,
+        ) {
             Err(error @ rollout::Error::Provider { .. }) => {
                 let message = error.to_string();
                 println!("{message}");
@@ -38,7 +45,14 @@ fn weights_in_another_layout_are_refused() {
     let config = ModelConfig::from_dir(&fixtures.model()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let load = |name: &str| {
-        EngineModel::load(&config, &folder.path().join(name), 1, EngineKind::Cpu).map(drop)
+        EngineModel::load(
+            &config,
+            &folder.path().join(name),
+            1,
+            EngineKind::Cpu,
+            Precision::F32,
+        )
+        .map(drop)
     };
     assert!(
         load("model.safetensors")

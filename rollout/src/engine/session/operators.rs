@@ -15,13 +15,18 @@ use ort::value::{TensorElementType, ValueRef};
 use crate::engine::cache::CacheLayout;
 use crate::engine::kernel::attention::{Inputs, PagedAttention};
 use crate::engine::kernel::lanes::Lanes;
+use crate::engine::kernel::quantize::{QuantizeRows, ScaleRows};
 use crate::engine::kernel::silu::SiluMul;
 
 /// The operators, for a session with so many threads.
 pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
+    let row_wise = |kind| RowWiseOperator { kind, threads };
     OperatorDomain::new(TOR)?
         .add(PagedAttentionOperator { threads })?
-        .add(SiluMulOperator { threads })
+        .add(row_wise(RowWise::SiluMul))?
+        .add(row_wise(RowWise::QuantizeRows))?
+        .add(row_wise(RowWise::ScaleRows))?
+        .add(row_wise(RowWise::ScaleAdd))
 }
 
 /// `tor.PagedAttention`: see [`crate::engine::kernel::attention`].
@@ -96,7 +101,7 @@ impl Kernel for PagedAttentionKernel {
             return Err(ort::Error::new("the cache is not aligned"));
         };
         let width = self.num_heads * layout.head_dim;
-        let mut out = output(context, [tokens, models::onnx::size(width)])?;
+        let mut out = output(context, 0, [tokens, models::onnx::size(width)])?;
         let (_, out) = out.try_extract_tensor_mut::<f32>()?;
         let inputs = Inputs {
             layer: self.layer,
@@ -114,66 +119,164 @@ impl Kernel for PagedAttentionKernel {
     }
 }
 
-/// `tor.SiluMul`: [T, 2F] to [T, F].
-struct SiluMulOperator {
+/// Operators that work on each row by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowWise {
+    /// `tor.SiluMul`: f32 [T, 2F], and f32 [T, 1] when given, to f32 [T, F].
+    SiluMul,
+    /// `tor.QuantizeRows`: f32 [T, I] to u8 [T, I] and f32 [T, 1].
+    QuantizeRows,
+    /// `tor.ScaleRows`: f32 [T, O], f32 [T, 1], f32 [O] to f32 [T, O].
+    ScaleRows,
+    /// `tor.ScaleAdd`: f32 [T, O], f32 [T, 1], f32 [T, O] to f32 [T, O].
+    ScaleAdd,
+}
+
+struct RowWiseOperator {
+    kind: RowWise,
     threads: usize,
 }
 
-struct SiluMulKernel {
+struct RowWiseKernel {
+    kind: RowWise,
     threads: usize,
 }
 
-impl Operator for SiluMulOperator {
-    type Kernel<'attr> = SiluMulKernel;
+impl Operator for RowWiseOperator {
+    type Kernel<'attr> = RowWiseKernel;
 
     fn name(&self) -> &'static str {
-        "SiluMul"
+        match self.kind {
+            RowWise::SiluMul => "SiluMul",
+            RowWise::QuantizeRows => "QuantizeRows",
+            RowWise::ScaleRows => "ScaleRows",
+            RowWise::ScaleAdd => "ScaleAdd",
+        }
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [OperatorInput::required(TensorElementType::Float32)]
+        let float = OperatorInput::required(TensorElementType::Float32);
+        match self.kind {
+            RowWise::SiluMul => vec![float, OperatorInput::optional(TensorElementType::Float32)],
+            RowWise::QuantizeRows => vec![float],
+            RowWise::ScaleRows | RowWise::ScaleAdd => {
+                let more = || OperatorInput::required(TensorElementType::Float32);
+                vec![float, more(), more()]
+            }
+        }
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [OperatorOutput::required(TensorElementType::Float32)]
+        let float = OperatorOutput::required(TensorElementType::Float32);
+        match self.kind {
+            RowWise::QuantizeRows => {
+                vec![OperatorOutput::required(TensorElementType::Uint8), float]
+            }
+            _ => vec![float],
+        }
     }
 
     fn create_kernel<'attr>(&self, _: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        Ok(SiluMulKernel {
+        Ok(RowWiseKernel {
+            kind: self.kind,
             threads: self.threads,
         })
     }
 }
 
-impl Kernel for SiluMulKernel {
+impl Kernel for RowWiseKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let input = required(context, 0)?;
-        let (shape, gate_up) = input.try_extract_tensor::<f32>()?;
-        let (tokens, width) = (shape[0], usize::try_from(shape[1] / 2).unwrap_or(0));
-        let mut out = output(context, [tokens, shape[1] / 2])?;
-        let (_, out) = out.try_extract_tensor_mut::<f32>()?;
+        let (shape, x) = input.try_extract_tensor::<f32>()?;
+        let (tokens, columns) = (shape[0], shape[1]);
+        let width = usize::try_from(columns).unwrap_or(0);
         let rows = usize::try_from(tokens).unwrap_or(0);
-        let share = rows.div_ceil(self.threads).max(1);
-        let parts: Vec<_> = gate_up
-            .chunks(2 * width * share)
-            .zip(out.chunks_mut(width * share))
-            .map(|(gate_up, out)| (gate_up, Mutex::new(out)))
-            .collect();
-        parallel(
-            |run| {
-                run(parts.len(), &|part| {
-                    let (gate_up, out) = &parts[part];
-                    let Ok(mut out) = out.lock() else { return };
+        if rows == 0 || width == 0 {
+            return Err(ort::Error::new("a pass without tokens"));
+        }
+        let share = rows.div_ceil(self.threads).max(1); // rows of a thread
+        match self.kind {
+            RowWise::SiluMul => {
+                let scales = context.input(1)?;
+                let scales = match &scales {
+                    Some(scales) => scales.try_extract_tensor::<f32>()?.1,
+                    None => &[],
+                };
+                let mut out = output(context, 0, [tokens, columns / 2])?;
+                let (_, out) = out.try_extract_tensor_mut::<f32>()?;
+                let half = width / 2;
+                each(context, out.chunks_mut(half * share), |part, out| {
+                    let rows = part * share..part * share + out.len() / half;
                     pulp::Arch::new().dispatch(SiluMul {
-                        gate_up,
-                        out: &mut out,
+                        gate_up: &x[rows.start * width..rows.end * width],
+                        out,
+                        scales: scales.get(rows).unwrap_or_default(),
+                        width: half,
+                    });
+                })
+            }
+            RowWise::QuantizeRows => {
+                let mut integers = output(context, 0, [tokens, columns])?;
+                let (_, integers) = integers.try_extract_tensor_mut::<u8>()?;
+                let mut scales = output(context, 1, [tokens, 1])?;
+                let (_, scales) = scales.try_extract_tensor_mut::<f32>()?;
+                let parts = integers
+                    .chunks_mut(width * share)
+                    .zip(scales.chunks_mut(share));
+                each(context, parts, |part, (integers, scales)| {
+                    let start = part * share * width;
+                    pulp::Arch::new().dispatch(QuantizeRows {
+                        x: &x[start..start + integers.len()],
+                        integers,
+                        scales,
                         width,
                     });
-                });
-            },
-            context,
-        )
+                })
+            }
+            RowWise::ScaleRows | RowWise::ScaleAdd => {
+                let (scales, plus) = (required(context, 1)?, required(context, 2)?);
+                let scales = scales.try_extract_tensor::<f32>()?.1;
+                let plus = plus.try_extract_tensor::<f32>()?.1;
+                let mut out = output(context, 0, [tokens, columns])?;
+                let (_, out) = out.try_extract_tensor_mut::<f32>()?;
+                each(context, out.chunks_mut(width * share), |part, out| {
+                    let rows = part * share..part * share + out.len() / width;
+                    let elements = rows.start * width..rows.end * width;
+                    pulp::Arch::new().dispatch(ScaleRows {
+                        x: &x[elements.clone()],
+                        scales: &scales[rows],
+                        plus: if self.kind == RowWise::ScaleAdd {
+                            &plus[elements]
+                        } else {
+                            plus
+                        },
+                        out,
+                        width,
+                    });
+                })
+            }
+        }
     }
+}
+
+/// Runs `work` on each part of the outputs, side by side.
+fn each<T: Send>(
+    context: &ComputeContext,
+    parts: impl Iterator<Item = T>,
+    work: impl Fn(usize, T) + Sync,
+) -> ort::Result<()> {
+    let parts: Vec<Mutex<Option<T>>> = parts.map(|part| Mutex::new(Some(part))).collect();
+    parallel(
+        |run| {
+            run(parts.len(), &|index| {
+                let part = parts[index].lock().ok().and_then(|mut part| part.take());
+                if let Some(part) = part {
+                    work(index, part);
+                }
+            });
+        },
+        context,
+    )
 }
 
 /// Gives `work` ONNX Runtime's threads.
@@ -209,9 +312,10 @@ fn required(context: &ComputeContext, index: usize) -> ort::Result<ValueRef<'_>>
 
 fn output<const RANK: usize>(
     context: &ComputeContext,
+    index: usize,
     shape: [i64; RANK],
 ) -> ort::Result<ort::value::ValueRefMut<'_>> {
     context
-        .output(0, shape)?
-        .ok_or_else(|| ort::Error::new("the output is missing"))
+        .output(index, shape)?
+        .ok_or_else(|| ort::Error::new(format!("output {index} is missing")))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use models::graph::weights::QUANTIZED_FILE;
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
@@ -13,15 +14,21 @@ use super::{EngineKind, operators};
 use crate::engine::library;
 use crate::error::{Error, Result};
 
-/// Opens a graph whose weights lie in `folder`.
+/// Opens a graph whose weights lie in `folder`, its 8-bit matrices in memory.
 pub(super) fn open(
     graph: &[u8],
     folder: &Path,
     threads: usize,
     kind: EngineKind,
     is_hot: bool,
+    int8: Option<Arc<[u8]>>,
 ) -> Result<Session> {
     let mut builder = options(folder, threads, kind, is_hot)?;
+    if let Some(int8) = int8 {
+        builder = builder
+            .with_external_initializer_file_in_memory(QUANTIZED_FILE, int8)
+            .map_err(runtime("handing over the 8-bit matrices"))?;
+    }
     builder
         .commit_from_memory(graph)
         .map_err(runtime("opening the graph"))
