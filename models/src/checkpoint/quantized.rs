@@ -1,13 +1,10 @@
-//! The decoder's matrices in 8 bits, as they lie side by side in memory.
+//! Which matrices of the decoder are computed in 8 bits, and where they come from.
 //!
 //! `w[o, i] = scale[o] * integer[i, o]`: symmetric, a scale per output channel, transposed as integer products want it.
 
 use super::F32Layout;
 use crate::config::ModelConfig;
 use crate::names::text_layer;
-
-/// Matrices and scales begin at multiples of this.
-const ALIGNMENT: usize = 64;
 
 /// Matrices that stand one above the other in the weights file, as one.
 #[derive(Debug, Clone)]
@@ -20,65 +17,53 @@ pub struct QuantizedMatrix {
     pub out_features: usize,
     /// Where the first begins in the weights file (f32 `[out, in]`), in bytes.
     pub source: usize,
-    /// Where the i8 `[in, out]` begin.
-    pub integers: usize,
-    /// Where the f32 `[out]` begin.
-    pub scales: usize,
 }
 
-/// All linear layers of the decoder but the head.
-#[derive(Debug, Clone)]
-pub struct QuantizedLayout {
-    /// In the order of the layers.
-    pub matrices: Vec<QuantizedMatrix>,
-    /// Size of the whole.
-    pub total_bytes: usize,
-}
-
-impl QuantizedLayout {
-    /// The layout for a model whose published weights lie as `layout` says.
+impl QuantizedMatrix {
+    /// Name of the i8 `[in, out]` in the graph.
     #[must_use]
-    pub fn new(config: &ModelConfig, layout: &F32Layout) -> Self {
-        let text = &config.text;
-        let queries = text.num_heads * text.head_dim;
-        let keys = text.num_kv_heads * text.head_dim;
-        let (hidden, mlp) = (text.hidden_size, text.intermediate_size);
-        let mut matrices = Vec::new();
-        let mut end = 0_usize;
-        for layer in 0..text.num_layers {
-            for (parts, in_features, out_features) in [
-                (
-                    &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"][..],
-                    hidden,
-                    queries + 2 * keys,
-                ),
-                (&["self_attn.o_proj"], queries, hidden),
-                (&["mlp.gate_proj", "mlp.up_proj"], hidden, 2 * mlp),
-                (&["mlp.down_proj"], mlp, hidden),
-            ] {
-                let names: Vec<String> = parts
-                    .iter()
-                    .map(|part| text_layer(layer, &format!("{part}.weight")))
-                    .collect();
-                let Some(source) = names.first().and_then(|name| layout.offset(name)) else {
-                    continue; // a layout of another model: its graph then finds no such matrix
-                };
-                let integers = end.next_multiple_of(ALIGNMENT);
-                let scales = (integers + in_features * out_features).next_multiple_of(ALIGNMENT);
-                end = scales + out_features * size_of::<f32>();
-                matrices.push(QuantizedMatrix {
-                    names,
-                    in_features,
-                    out_features,
-                    source,
-                    integers,
-                    scales,
-                });
-            }
-        }
-        Self {
-            matrices,
-            total_bytes: end,
-        }
+    pub fn integers_name(&self) -> String {
+        format!("{}.int8", self.names.join("+"))
     }
+
+    /// Name of the f32 `[out]` in the graph.
+    #[must_use]
+    pub fn scales_name(&self) -> String {
+        format!("{}.scales", self.names.join("+"))
+    }
+}
+
+/// All linear layers of the decoder but the head, for a model whose published weights lie as `layout` says.
+#[must_use]
+pub fn quantized_matrices(config: &ModelConfig, layout: &F32Layout) -> Vec<QuantizedMatrix> {
+    let text = &config.text;
+    let queries = text.num_heads * text.head_dim;
+    let keys = text.num_kv_heads * text.head_dim;
+    let (hidden, mlp) = (text.hidden_size, text.intermediate_size);
+    let shapes = [
+        (
+            &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"][..],
+            hidden,
+            queries + 2 * keys,
+        ),
+        (&["self_attn.o_proj"], queries, hidden),
+        (&["mlp.gate_proj", "mlp.up_proj"], hidden, 2 * mlp),
+        (&["mlp.down_proj"], mlp, hidden),
+    ];
+    let matrix = |layer: usize, (parts, in_features, out_features): (&[&str], usize, usize)| {
+        let name = |part: &&str| text_layer(layer, &format!("{part}.weight"));
+        let names: Vec<String> = parts.iter().map(name).collect();
+        // A layout of another model has no such tensor, and its graph no such layer.
+        let source = names.first().and_then(|name| layout.offset(name))?;
+        Some(QuantizedMatrix {
+            names,
+            in_features,
+            out_features,
+            source,
+        })
+    };
+    (0..text.num_layers)
+        .flat_map(|layer| shapes.map(|shape| matrix(layer, shape)))
+        .flatten()
+        .collect()
 }

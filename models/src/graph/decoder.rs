@@ -34,7 +34,7 @@ use super::attention::{Cache, Pass, text_attention};
 use super::mlp::mlp;
 use super::rope::text_rotation;
 use super::weights::Weights;
-use crate::checkpoint::{F32Layout, QuantizedLayout};
+use crate::checkpoint::{F32Layout, QuantizedMatrix};
 use crate::config::{ModelConfig, TextConfig};
 use crate::error::Result;
 use crate::names::{EMBED_TOKENS, FINAL_NORM, LM_HEAD, text_layer};
@@ -44,7 +44,7 @@ use crate::onnx::{DataType, Graph, Value};
 pub fn build(
     config: &ModelConfig,
     layout: &F32Layout,
-    quantized: Option<&QuantizedLayout>,
+    quantized: &[QuantizedMatrix],
     form: Form,
 ) -> Result<Vec<u8>> {
     let text = &config.text;

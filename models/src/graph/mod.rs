@@ -21,7 +21,7 @@ pub mod rope;
 pub mod vision;
 pub mod weights;
 
-use crate::checkpoint::{F32Layout, QuantizedLayout};
+use crate::checkpoint::{F32Layout, QuantizedMatrix};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
@@ -39,16 +39,16 @@ pub enum Form {
 
 /// `decoder.onnx`; see [`decoder`] for its inputs and outputs.
 pub fn decoder(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
-    decoder::build(config, layout, None, form)
+    decoder::build(config, layout, &[], form)
 }
 
-/// The engine's decoder with the matrices that `quantized` knows in 8 bits, under [`weights::QUANTIZED_FILE`].
+/// The engine's decoder with these matrices in 8 bits; whoever opens it hands them over by name.
 pub fn decoder_int8(
     config: &ModelConfig,
     layout: &F32Layout,
-    quantized: &QuantizedLayout,
+    quantized: &[QuantizedMatrix],
 ) -> Result<Vec<u8>> {
-    decoder::build(config, layout, Some(quantized), Form::Engine)
+    decoder::build(config, layout, quantized, Form::Engine)
 }
 
 /// `vision.onnx`; see [`vision`] for its inputs and outputs.

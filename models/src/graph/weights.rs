@@ -1,17 +1,17 @@
 //! Weights as ranges of the weights file.
 
-use crate::checkpoint::{F32Layout, QuantizedLayout};
+use crate::checkpoint::{F32Layout, QuantizedMatrix};
 use crate::error::{Error, Result};
 use crate::onnx::{DataType, Graph, Value};
 
-/// The name under which the engine hands over the 8-bit matrices; never a file.
-pub const QUANTIZED_FILE: &str = "int8";
+/// The file that 8-bit matrices claim to lie in. There is none: whoever opens the graph hands them over by name.
+const QUANTIZED_FILE: &str = "int8";
 
 /// The weights file's layout, as initializers of a graph.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights<'a> {
     layout: &'a F32Layout,
-    quantized: Option<&'a QuantizedLayout>,
+    quantized: &'a [QuantizedMatrix],
 }
 
 impl<'a> Weights<'a> {
@@ -20,36 +20,30 @@ impl<'a> Weights<'a> {
     pub fn new(layout: &'a F32Layout) -> Self {
         Self {
             layout,
-            quantized: None,
+            quantized: &[],
         }
     }
 
-    /// The same, with the matrices that `quantized` knows in 8 bits.
+    /// The same, with these matrices in 8 bits.
     #[must_use]
-    pub fn with_quantized(self, quantized: Option<&'a QuantizedLayout>) -> Self {
+    pub fn with_quantized(self, quantized: &'a [QuantizedMatrix]) -> Self {
         Self { quantized, ..self }
     }
 
     /// Matrices one above the other in 8 bits, i8 `[in, out]` and f32 `[out]`; none where they are not quantised.
     pub fn quantized(&self, graph: &mut Graph, names: &[String]) -> Result<Option<(Value, Value)>> {
-        let Some(layout) = self.quantized else {
+        let found = self.quantized.iter().find(|matrix| matrix.names == names);
+        let Some(matrix) = found else {
             return Ok(None);
         };
-        let found = layout.matrices.iter().find(|matrix| matrix.names == names);
-        let Some(matrix) = found else {
-            return Err(Error::Graph(format!(
-                "no 8-bit form of {}",
-                names.join(" + ")
-            )));
-        };
         let (rows, columns) = (matrix.in_features, matrix.out_features);
-        let mut external = |kind: &str, data_type, shape: &[usize], offset| {
-            let name = format!("{}.{kind}", names.join("+"));
-            graph.external(QUANTIZED_FILE, &name, data_type, shape, offset)
+        let (integers, scales) = (matrix.integers_name(), matrix.scales_name());
+        let mut external = |name: &str, data_type, shape: &[usize]| {
+            graph.external(QUANTIZED_FILE, name, data_type, shape, 0)
         };
         Ok(Some((
-            external("int8", DataType::Int8, &[rows, columns], matrix.integers),
-            external("scales", DataType::Float, &[columns], matrix.scales),
+            external(&integers, DataType::Int8, &[rows, columns]),
+            external(&scales, DataType::Float, &[columns]),
         )))
     }
 

@@ -16,7 +16,7 @@ mod runtime;
 
 use std::path::{Path, PathBuf};
 
-use models::checkpoint::{F32Layout, QuantizedLayout};
+use models::checkpoint::{F32Layout, QuantizedMatrix, quantized_matrices};
 use models::config::ModelConfig;
 use models::graph::{Form, WEIGHTS_FILE};
 use models::image::Grid;
@@ -56,8 +56,8 @@ pub struct EngineLoader {
     vision: Vec<u8>,
     threads: usize,
     kind: EngineKind,
-    /// Where the 8-bit matrices lie; none in f32.
-    quantized: Option<QuantizedLayout>,
+    /// Matrices that are computed in 8 bits; none in f32.
+    quantized: Vec<QuantizedMatrix>,
 }
 
 impl EngineLoader {
@@ -74,13 +74,10 @@ impl EngineLoader {
         probe(kind)?;
         let layout = F32Layout::new(&models::names::tensors(config));
         let quantized = match precision {
-            Precision::F32 => None,
-            Precision::Int8 => Some(QuantizedLayout::new(config, &layout)),
+            Precision::F32 => Vec::new(),
+            Precision::Int8 => quantized_matrices(config, &layout),
         };
-        let decoder = match &quantized {
-            None => models::graph::decoder(config, &layout, Form::Engine)?,
-            Some(quantized) => models::graph::decoder_int8(config, &layout, quantized)?,
-        };
+        let decoder = models::graph::decoder_int8(config, &layout, &quantized)?;
         let vision = models::graph::vision(config, &layout, Form::Engine)?;
         Ok(Self {
             config: config.clone(),
@@ -100,14 +97,19 @@ impl EngineLoader {
     /// `model.safetensors`). The file is mapped, so it must never change; it may be unlinked.
     pub fn load(&self, weights: &Path) -> Result<EngineModel> {
         let folder = self.weights_folder(weights)?;
-        let int8 = match &self.quantized {
-            Some(layout) => Some(int8::quantize(weights, layout)?),
-            None => None,
-        };
+        let int8 = int8::quantize(weights, &self.quantized)?;
+        let int8 = runtime::int8_tensors(&self.quantized, int8)?;
         Ok(EngineModel {
             config: self.config.clone(),
             decoder: open(&self.decoder, &folder, self.threads, self.kind, true, int8)?,
-            vision: open(&self.vision, &folder, self.threads, self.kind, false, None)?,
+            vision: open(
+                &self.vision,
+                &folder,
+                self.threads,
+                self.kind,
+                false,
+                Vec::new(),
+            )?,
         })
     }
 

@@ -34,7 +34,7 @@ impl Products {
         let (graph, outputs) = models::graph::products::build(config, layout)?;
         let text = &config.text;
         Ok(Self {
-            session: open(&graph, folder, threads, EngineKind::Cpu, true, None)?,
+            session: open(&graph, folder, threads, EngineKind::Cpu, true, Vec::new())?,
             outputs,
             widths: [
                 ("hidden", text.hidden_size),

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use models::graph::weights::QUANTIZED_FILE;
+use models::checkpoint::QuantizedMatrix;
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
+use ort::value::{DynValue, Tensor};
 
 use super::{EngineKind, operators};
+use crate::engine::int8::Int8Matrix;
 use crate::engine::library;
 use crate::error::{Error, Result};
 
@@ -21,17 +23,35 @@ pub(super) fn open(
     threads: usize,
     kind: EngineKind,
     is_hot: bool,
-    int8: Option<Arc<[u8]>>,
+    int8: Vec<(String, Arc<DynValue>)>,
 ) -> Result<Session> {
     let mut builder = options(folder, threads, kind, is_hot)?;
-    if let Some(int8) = int8 {
+    for (name, tensor) in int8 {
         builder = builder
-            .with_external_initializer_file_in_memory(QUANTIZED_FILE, int8)
+            .with_external_initializer(name, tensor)
             .map_err(runtime("handing over the 8-bit matrices"))?;
     }
     builder
         .commit_from_memory(graph)
         .map_err(runtime("opening the graph"))
+}
+
+/// 8-bit matrices under the names that a graph knows them by.
+pub(super) fn int8_tensors(
+    layout: &[QuantizedMatrix],
+    matrices: Vec<Int8Matrix>,
+) -> Result<Vec<(String, Arc<DynValue>)>> {
+    const CONTEXT: &str = "handing over the 8-bit matrices";
+    let mut tensors = Vec::with_capacity(2 * layout.len());
+    for (place, matrix) in layout.iter().zip(matrices) {
+        let shape = [place.in_features, place.out_features];
+        let integers = Tensor::from_array((shape, matrix.integers)).map_err(runtime(CONTEXT))?;
+        let scales =
+            Tensor::from_array(([place.out_features], matrix.scales)).map_err(runtime(CONTEXT))?;
+        tensors.push((place.integers_name(), Arc::new(integers.into_dyn())));
+        tensors.push((place.scales_name(), Arc::new(scales.into_dyn())));
+    }
+    Ok(tensors)
 }
 
 fn options(
