@@ -11,7 +11,7 @@ use super::session::{EngineModel, Logits};
 use crate::error::Result;
 
 /// Tokens of one pass: wide enough for a full matrix product, small enough for the activations.
-pub const PASS_TOKENS: usize = 2048;
+pub const PASS_TOKENS: usize = 512;
 
 /// Logits of one pass: 256 MiB of f32.
 pub const PASS_LOGITS: usize = 1 << 26;

@@ -72,6 +72,8 @@ fn options(
             .with_memory_pattern(false)?
             // Threads that wait for the next operator spin only in the session that runs all the time.
             .with_intra_op_spinning(is_hot)?
+            // Between two passes the cores are the sampler's.
+            .with_config_entry("session.force_spinning_stop", "1")?
             .with_config_entry("session.prepack.enable_parallel", "1")?
             .with_config_entry(
                 "session.model_external_initializers_file_folder_path",
