@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 use models::image::{ImageProcessor, Patches, RgbImage};
 use shared::ids::Ticket;
-use shared::record::{FinishReason, GroupRecord, ImageRecord, ResponseRecord, Reward};
+use shared::record::{FinishReason, GroupRecord, ImageRecord, Precision, ResponseRecord, Reward};
 
 use crate::model;
 
@@ -41,6 +41,8 @@ pub struct Group {
     pub images: Vec<RgbImage>,
     /// What the logits were divided by at sampling.
     pub temperature: f32,
+    /// What the rollout engine computed in.
+    pub precision: Precision,
     /// Its responses in [`Batch::responses`].
     pub responses: Range<usize>,
 }
@@ -88,6 +90,7 @@ impl Batch {
                 prompt_ids: record.prompt_ids,
                 images: record.images.into_iter().map(rgb_image).collect(),
                 temperature: record.temperature,
+                precision: record.precision,
                 responses: first..batch.responses.len(),
             });
         }

@@ -11,8 +11,10 @@ use shared::config::{Aggregation, KlEstimator, TorNormaliser};
 use crate::numbers::narrow;
 use terms::{Cut, reference_kl, surrogate};
 
+mod importance;
 mod terms;
 
+pub use importance::{Importance, Scope};
 pub use terms::k3;
 
 /// The shape of the loss.
@@ -117,7 +119,9 @@ fn reciprocal(value: f64) -> f64 {
 pub struct ResponseTokens<'a> {
     /// log pi_theta, now.
     pub policy_logprobs: &'a [f32],
-    /// log pi_old: the rollout engine's, at sampling.
+    /// The learner's own before the step's first update; read only with an importance correction.
+    pub old_logprobs: &'a [f32],
+    /// The rollout engine's, at sampling; without an importance correction it is pi_old of equation 12.
     pub rollout_logprobs: &'a [f32],
     /// log pi_ref; empty when there is no KL term.
     pub reference_logprobs: &'a [f32],
@@ -125,6 +129,8 @@ pub struct ResponseTokens<'a> {
     pub weights: &'a [f32],
     /// A_i, the same for the whole response.
     pub advantage: f32,
+    /// How the rollout's probabilities are corrected for, if at all.
+    pub importance: Option<Importance>,
 }
 
 /// Sums over the tokens of a mini-batch; add those of its micro-batches with [`LossSums::add`].
@@ -142,6 +148,10 @@ pub struct LossSums {
     pub num_clipped_low: usize,
     /// Tokens cut by the dual clip.
     pub num_dual_clipped: usize,
+    /// Sum of the importance correction's factors; without a correction each is 1.
+    pub importance_sum: f64,
+    /// Tokens whose factor was cut at the cap.
+    pub num_capped: usize,
     /// Sum of `rollout_logprob - policy_logprob`, the k1 estimate of KL(rollout, policy).
     pub ppo_kl: f64,
 }
@@ -155,6 +165,8 @@ impl LossSums {
         self.num_clipped_high += other.num_clipped_high;
         self.num_clipped_low += other.num_clipped_low;
         self.num_dual_clipped += other.num_dual_clipped;
+        self.importance_sum += other.importance_sum;
+        self.num_capped += other.num_capped;
         self.ppo_kl += other.ppo_kl;
     }
 
@@ -176,19 +188,29 @@ pub fn response_loss(
     gradient: &mut [f32],
 ) {
     let advantage = f64::from(tokens.advantage);
+    let corrections = tokens
+        .importance
+        .map(|importance| importance.factors(tokens.old_logprobs, tokens.rollout_logprobs));
     for (index, gradient) in gradient.iter_mut().enumerate() {
         let policy_logprob = f64::from(tokens.policy_logprobs[index]);
         let rollout_logprob = f64::from(tokens.rollout_logprobs[index]);
         let weight = f64::from(tokens.weights[index]);
+        let (old_logprob, (correction, is_capped)) = match &corrections {
+            Some(corrections) => (f64::from(tokens.old_logprobs[index]), corrections[index]),
+            None => (rollout_logprob, (1.0, false)),
+        };
 
-        let surrogate = surrogate(settings, policy_logprob - rollout_logprob, advantage);
-        sums.policy_loss += policy_factor * weight * surrogate.loss;
+        let surrogate = surrogate(settings, policy_logprob - old_logprob, advantage);
+        let scale = policy_factor * weight * correction;
+        sums.policy_loss += scale * surrogate.loss;
         sums.num_tokens += 1;
         sums.num_clipped_high += usize::from(surrogate.cut == Cut::High);
         sums.num_clipped_low += usize::from(surrogate.cut == Cut::Low);
         sums.num_dual_clipped += usize::from(surrogate.cut == Cut::Dual);
+        sums.importance_sum += correction;
+        sums.num_capped += usize::from(is_capped);
         sums.ppo_kl += rollout_logprob - policy_logprob;
-        let mut derivative = policy_factor * weight * surrogate.derivative;
+        let mut derivative = scale * surrogate.derivative;
 
         if settings.has_kl() {
             let kl = reference_kl(
@@ -212,11 +234,10 @@ pub fn needs_gradient(settings: &LossSettings, weight: f32, advantage: f32) -> b
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> LossSettings {
-        LossSettings {
+impl LossSettings {
+    /// DAPO's, for unit tests.
+    fn dapo() -> Self {
+        Self {
             clip_low: 0.2,
             clip_high: 0.28,
             dual_clip: None,
@@ -227,6 +248,11 @@ mod tests {
             normaliser: TorNormaliser::ResponseTokens,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     /// Loss and gradient of one token at a log-ratio to the rollout's and to the reference's logprob.
     fn one_token(
@@ -241,6 +267,8 @@ mod tests {
             reference_logprobs: &[log_ratio - 3.0 - to_reference],
             weights: &[0.5],
             advantage,
+            old_logprobs: &[],
+            importance: None,
         };
         let (mut sums, mut gradient) = (LossSums::default(), [f32::NAN]);
         response_loss(settings, &tokens, (1.0, 1.0), &mut sums, &mut gradient);
@@ -249,7 +277,7 @@ mod tests {
 
     #[test]
     fn clips_only_where_the_objective_would_grow() {
-        let settings = settings();
+        let settings = LossSettings::dapo();
         let cut = |log_ratio, advantage| {
             let (loss, gradient, sums) = one_token(&settings, log_ratio, advantage, 0.0);
             (
@@ -272,7 +300,7 @@ mod tests {
     fn dual_clip_bounds_the_loss_of_bad_tokens() {
         let settings = LossSettings {
             dual_clip: Some(3.0),
-            ..settings()
+            ..LossSettings::dapo()
         };
         let (loss, gradient, sums) = one_token(&settings, 2.0, -1.0, 0.0);
         assert_eq!((loss, gradient, sums.num_dual_clipped), (1.5, 0.0, 1));
@@ -283,7 +311,7 @@ mod tests {
     fn far_off_ratios_stay_finite_and_give_no_gradient() {
         let settings = LossSettings {
             kl_coef: 0.01,
-            ..settings()
+            ..LossSettings::dapo()
         };
         for log_ratio in [-500.0, 500.0] {
             for advantage in [-1.0, 1.0] {
@@ -303,7 +331,7 @@ mod tests {
         let settings = LossSettings {
             aggregation: Aggregation::SequenceMean,
             normaliser: TorNormaliser::Weights,
-            ..settings()
+            ..LossSettings::dapo()
         };
         let normaliser = Normaliser::new(&settings, &weights, &[0..3, 3..5]);
         assert_eq!(normaliser.policy, [1.0 / 3.0, 0.0]);

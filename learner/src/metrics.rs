@@ -77,6 +77,11 @@ impl StepReport {
             ("actor/grad_norm", norms.sum::<f64>() / num_updates),
             ("actor/lr", last.map_or(f64::NAN, |update| update.lr)),
             ("actor/skipped_updates", self.num_skipped_updates as f64),
+            (
+                "actor/importance_factor",
+                sums.importance_sum / sums.num_tokens as f64,
+            ),
+            ("actor/importance_capfrac", per_token(sums.num_capped)),
             ("train/mismatch_kl", self.update.mismatch.kl()),
             (
                 "train/logprob_diff_max",

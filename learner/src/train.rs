@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use shared::config::{LearnerArgs, Resolved};
+use shared::config::{ImportanceCorrection, LearnerArgs, Resolved};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
+use shared::record::Precision;
 
 use crate::advantage::group_advantages;
-use crate::batch::Batch;
+use crate::batch::{Batch, Group};
+use crate::loss::{Importance, Scope};
 use crate::metrics::{StepReport, Timing};
 use crate::publish::publish;
 use crate::source::{Next, Source};
@@ -86,6 +88,7 @@ impl Trainer {
             advantages: &advantages,
             weights: &tor.weights,
             reference_logprobs: &reference_logprobs,
+            importance: self.importance(&batch),
         };
         let update = self.policy.update(&batch, targets)?;
         timing.update = clock.lap();
@@ -136,6 +139,19 @@ impl Trainer {
             ties: Ties::new(self.args.tor_ties, seed),
         };
         TokenWeights::new(batch, &settings)
+    }
+
+    /// The correction that this batch needs: `auto` is none where all of it was generated in f32.
+    fn importance(&self, batch: &Batch) -> Option<Importance> {
+        let is_exact = |group: &Group| group.precision == Precision::F32;
+        let scope = match self.args.importance_correction {
+            ImportanceCorrection::Auto if batch.groups.iter().all(is_exact) => return None,
+            ImportanceCorrection::Off => return None,
+            ImportanceCorrection::Auto | ImportanceCorrection::Token => Scope::Token,
+            ImportanceCorrection::Sequence => Scope::Sequence,
+        };
+        let cap = self.args.importance_cap;
+        Some(Importance { scope, cap })
     }
 
     /// The run folder.

@@ -9,7 +9,7 @@ use tch::Tensor;
 use crate::batch::{Batch, MicroBatch};
 use crate::logprobs::{self, PolicyLogprobs};
 use crate::loss::{
-    LossSettings, LossSums, Normaliser, ResponseTokens, needs_gradient, response_loss,
+    Importance, LossSettings, LossSums, Normaliser, ResponseTokens, needs_gradient, response_loss,
 };
 use crate::model::Model;
 use crate::numbers::max_or_nan;
@@ -52,6 +52,8 @@ pub struct Targets<'a> {
     pub weights: &'a [f32],
     /// One per response token, or empty without a KL term.
     pub reference_logprobs: &'a [f32],
+    /// How the rollout's probabilities are corrected for, if at all.
+    pub importance: Option<Importance>,
 }
 
 /// What all updates of a rollout batch did.
@@ -103,6 +105,11 @@ impl Policy {
         else {
             return Ok(Vec::new());
         };
+        self.logprobs(reference, batch)
+    }
+
+    /// Logprobs of all response tokens by a model, [N].
+    fn logprobs(&self, model: &Model, batch: &Batch) -> Result<Vec<f32>> {
         let mut all = vec![0.0; batch.num_tokens()];
         for micro_batch in batch.micro_batches(
             0..batch.groups.len(),
@@ -111,8 +118,7 @@ impl Policy {
         ) {
             let patches = batch.patches(&micro_batch, &self.images)?;
             let input = batch.input(&micro_batch, &patches);
-            let (logprobs, _) =
-                logprobs::logprobs(reference, &input, batch.temperature(&micro_batch))?;
+            let (logprobs, _) = logprobs::logprobs(model, &input, batch.temperature(&micro_batch))?;
             scatter(batch, &micro_batch, &host(&logprobs)?, &mut all)?;
         }
         Ok(all)
@@ -121,10 +127,18 @@ impl Policy {
     /// Takes all optimizer steps of a rollout batch.
     pub fn update(&mut self, batch: &Batch, targets: Targets<'_>) -> Result<BatchUpdate> {
         let mut done = BatchUpdate::default();
+        let mini_batches = batch.mini_batches(self.settings.mini_batch_prompts);
+        // A single update starts and ends at the old policy: its own pass tells the old logprobs.
+        let is_single = self.settings.num_epochs * mini_batches.len() == 1;
+        let old_logprobs = match targets.importance {
+            Some(_) if !is_single => self.logprobs(&self.model, batch)?,
+            _ => Vec::new(),
+        };
         for _ in 0..self.settings.num_epochs {
-            for groups in batch.mini_batches(self.settings.mini_batch_prompts) {
+            for groups in mini_batches.iter().cloned() {
                 let is_first = done.updates.is_empty();
                 let mut mismatch = Mismatch::default();
+                let targets = (targets, old_logprobs.as_slice());
                 self.accumulate(batch, targets, groups, &mut done.sums, &mut mismatch)?;
                 if is_first {
                     done.mismatch = mismatch;
@@ -136,11 +150,12 @@ impl Policy {
         Ok(done)
     }
 
-    /// Adds the gradient of one mini-batch to the parameters, micro-batch by micro-batch.
+    /// Adds the gradient of one mini-batch to the parameters, micro-batch by micro-batch. Where there are no old logprobs,
+    /// the policy is still the old one.
     fn accumulate(
         &self,
         batch: &Batch,
-        targets: Targets<'_>,
+        (targets, old_logprobs): (Targets<'_>, &[f32]),
         groups: Range<usize>,
         sums: &mut LossSums,
         mismatch: &mut Mismatch,
@@ -173,8 +188,10 @@ impl Policy {
                 let flat = batch.responses[response].tokens.clone();
                 let own = first..first + flat.len();
                 first = own.end;
+                let policy_logprobs = &policy_logprobs[own.clone()];
                 let tokens = ResponseTokens {
-                    policy_logprobs: &policy_logprobs[own.clone()],
+                    policy_logprobs,
+                    old_logprobs: old_logprobs.get(flat.clone()).unwrap_or(policy_logprobs),
                     rollout_logprobs: &batch.rollout_logprobs[flat.clone()],
                     reference_logprobs: targets
                         .reference_logprobs
@@ -182,6 +199,7 @@ impl Policy {
                         .unwrap_or_default(),
                     weights: &targets.weights[flat],
                     advantage: targets.advantages[response],
+                    importance: targets.importance,
                 };
                 mismatch.add(tokens.rollout_logprobs, tokens.policy_logprobs);
                 let index = response - responses.start;

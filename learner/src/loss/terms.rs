@@ -6,7 +6,7 @@ use super::LossSettings;
 use crate::numbers::narrow;
 
 /// Log-ratios are clamped to this before they are exponentiated.
-const MAX_LOG_RATIO: f64 = 20.0;
+pub(super) const MAX_LOG_RATIO: f64 = 20.0;
 /// k3 is clamped to this.
 const MAX_K3: f64 = 10.0;
 
@@ -124,22 +124,8 @@ pub fn k3(log_ratio: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shared::config::{Aggregation, TorNormaliser};
 
     use super::*;
-
-    fn settings() -> LossSettings {
-        LossSettings {
-            clip_low: 0.2,
-            clip_high: 0.28,
-            dual_clip: None,
-            kl_coef: 0.0,
-            kl_estimator: KlEstimator::K3,
-            kl_weighted: false,
-            aggregation: Aggregation::TokenMean,
-            normaliser: TorNormaliser::ResponseTokens,
-        }
-    }
 
     fn estimators() -> impl Strategy<Value = KlEstimator> {
         prop_oneof![
@@ -160,7 +146,7 @@ mod tests {
             kl_estimator in estimators(),
             dual in any::<bool>(),
         ) {
-            let settings = LossSettings { kl_estimator, dual_clip: dual.then_some(3.0), ..settings() };
+            let settings = LossSettings { kl_estimator, dual_clip: dual.then_some(3.0), ..LossSettings::dapo() };
             let step = 1e-5;
             // Not at a kink, where there is no derivative.
             let kinks = [0.8_f64.ln(), 1.28_f64.ln(), 3.0_f64.ln()];

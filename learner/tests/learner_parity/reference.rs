@@ -137,6 +137,8 @@ impl Streams<'_> {
                 reference_logprobs: &self.reference_logprobs[span.clone()],
                 weights: &self.weights[span.clone()],
                 advantage: self.advantages[index],
+                old_logprobs: &[],
+                importance: None,
             };
             let factors = (normaliser.policy[index], normaliser.kl[index]);
             response_loss(

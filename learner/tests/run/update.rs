@@ -2,7 +2,7 @@
 
 use learner::advantage::group_advantages;
 use learner::batch::Batch;
-use learner::loss::LossSettings;
+use learner::loss::{Importance, LossSettings, Scope};
 use learner::model::Model;
 use learner::optimizer::{AdamW, OptimizerSettings};
 use learner::update::{BatchUpdate, Policy, Targets, UpdateSettings};
@@ -28,7 +28,7 @@ fn loss(aggregation: Aggregation) -> LossSettings {
 }
 
 const OPTIMIZER: OptimizerSettings = OptimizerSettings {
-    lr: 1e-3,
+    lr: 0.0,
     beta1: 0.9,
     beta2: 0.999,
     weight_decay: 0.0,
@@ -38,12 +38,22 @@ const OPTIMIZER: OptimizerSettings = OptimizerSettings {
     total_updates: 1,
 };
 
-/// One update of the fixture model on prompts with and without images, with that budget.
-fn update(
-    dice: &Dice,
-    aggregation: Aggregation,
+/// How an update differs from the plain one.
+#[derive(Clone, Copy)]
+struct Variant {
     micro_batch_tokens: usize,
-) -> (usize, BatchUpdate) {
+    num_epochs: usize,
+    importance: Option<Importance>,
+}
+
+const PLAIN: Variant = Variant {
+    micro_batch_tokens: usize::MAX,
+    num_epochs: 1,
+    importance: None,
+};
+
+/// Updates of the fixture model on prompts with and without images; the learning rate is 0.
+fn update(dice: &Dice, aggregation: Aggregation, variant: Variant) -> (usize, BatchUpdate) {
     let load = || {
         let checkpoint = Checkpoint::open(&Fixtures::open().unwrap().model()).unwrap();
         Model::load(&dice.config, &checkpoint, Device::Cpu).unwrap()
@@ -54,9 +64,9 @@ fn update(
         images: dice.images.clone(),
         optimizer: AdamW::new(OPTIMIZER),
         settings: UpdateSettings {
-            num_epochs: 1,
+            num_epochs: variant.num_epochs,
             mini_batch_prompts: 8,
-            micro_batch_tokens,
+            micro_batch_tokens: variant.micro_batch_tokens,
             loss: loss(aggregation),
         },
     };
@@ -71,9 +81,10 @@ fn update(
         advantages: &advantages,
         weights: &weights,
         reference_logprobs: &reference_logprobs,
+        importance: variant.importance,
     };
     let parts = batch
-        .micro_batches(0..8, micro_batch_tokens, |_| true)
+        .micro_batches(0..8, variant.micro_batch_tokens, |_| true)
         .len();
     (parts, policy.update(&batch, targets).unwrap())
 }
@@ -82,12 +93,17 @@ fn update(
 fn the_budget_of_micro_batches_changes_nothing() {
     let dice = Dice::open();
     for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean] {
-        let (parts, whole) = update(&dice, aggregation, usize::MAX);
+        let (parts, whole) = update(&dice, aggregation, PLAIN);
         assert_eq!(parts, 1);
         let norm = whole.updates[0].grad_norm;
         assert!(norm > 1e-3 && whole.sums.policy_loss != 0.0);
         for budget in [1, 100, 300] {
-            let (parts, cut) = update(&dice, aggregation, budget);
+            let micro_batch_tokens = budget;
+            let variant = Variant {
+                micro_batch_tokens,
+                ..PLAIN
+            };
+            let (parts, cut) = update(&dice, aggregation, variant);
             assert!(parts > 1);
             assert!(
                 (cut.updates[0].grad_norm / norm - 1.0).abs() < 1e-4,
@@ -98,5 +114,37 @@ fn the_budget_of_micro_batches_changes_nothing() {
             assert!((cut.sums.kl_loss - whole.sums.kl_loss).abs() < 1e-5);
             assert_eq!(cut.sums.num_tokens, whole.sums.num_tokens);
         }
+    }
+}
+
+#[test]
+fn the_importance_correction_compares_with_the_policy_before_the_first_update() {
+    let dice = Dice::open();
+    let run = |importance, num_epochs| {
+        let variant = Variant {
+            importance,
+            num_epochs,
+            ..PLAIN
+        };
+        update(&dice, Aggregation::TokenMean, variant).1
+    };
+    let plain = run(None, 1);
+    assert_eq!(plain.sums.importance_sum, plain.sums.num_tokens as f64);
+    // The dice know nothing of the model: far too likely at sampling, or far too unlikely.
+    let cap = 2.0;
+    for scope in [Scope::Token, Scope::Sequence] {
+        let importance = Some(Importance { scope, cap });
+        let once = run(importance, 1);
+        let mean = once.sums.importance_sum / once.sums.num_tokens as f64;
+        assert!(mean > 0.0 && mean < cap, "{scope:?}: mean factor {mean}");
+        assert!(once.sums.policy_loss != plain.sums.policy_loss);
+        // Against the old policy nothing is off: it is the policy itself.
+        assert_eq!(once.sums.num_clipped_high + once.sums.num_clipped_low, 0);
+        assert!(plain.sums.num_clipped_high + plain.sums.num_clipped_low > 0);
+        // Twice, the weights standing still: a pass of its own tells the old logprobs, and they are the same.
+        let twice = run(importance, 2);
+        assert!((twice.sums.policy_loss - 2.0 * once.sums.policy_loss).abs() < 1e-5);
+        assert!((twice.sums.importance_sum / once.sums.importance_sum - 2.0).abs() < 1e-4);
+        assert_eq!(twice.sums.num_capped, 2 * once.sums.num_capped);
     }
 }

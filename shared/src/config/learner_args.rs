@@ -61,6 +61,17 @@ pub struct LearnerArgs {
     #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Algorithm")]
     pub kl_weighted: bool,
 
+    /// Multiply each policy-gradient term by min(pi_old / pi_rollout, --importance-cap): truncated importance sampling
+    ///
+    /// It makes up for a rollout engine whose probabilities are not the learner's, such as a quantised one. pi_old is the
+    /// learner's policy at the start of the step; the ratio that is clipped is then pi / pi_old.
+    #[arg(long, value_enum, default_value_t = ImportanceCorrection::Auto, help_heading = "Algorithm")]
+    pub importance_correction: ImportanceCorrection,
+
+    /// Largest factor of --importance-correction
+    #[arg(long, value_name = "X", default_value_t = 2.0, value_parser = positive, help_heading = "Algorithm")]
+    pub importance_cap: f64,
+
     /// Weight of reasoning tokens, the overlap included (eqs. 10, 11); 0 = perception only
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = non_negative, help_heading = "Token weights")]
     pub alpha: f64,
@@ -241,6 +252,20 @@ pub enum KlEstimator {
     /// |d|
     Abs,
     /// No KL term
+    Off,
+}
+
+/// Over what the ratio pi_old / pi_rollout of truncated importance sampling is taken.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportanceCorrection {
+    /// `token` where a record of the batch was generated below f32, else `off`
+    Auto,
+    /// Each token by itself
+    Token,
+    /// The product over the response
+    Sequence,
+    /// No correction: pi_rollout is taken for pi_old
     Off,
 }
 

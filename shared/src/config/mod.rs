@@ -36,8 +36,8 @@ use serde::Serialize;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use learner_args::{
-    Aggregation, Algo, GroupFilter, KlEstimator, LearnerArgs, PerceptionSignal, Schedule,
-    TorNormaliser, TorScope, TorTies,
+    Aggregation, Algo, GroupFilter, ImportanceCorrection, KlEstimator, LearnerArgs,
+    PerceptionSignal, Schedule, TorNormaliser, TorScope, TorTies,
 };
 pub use load::{Program, load};
 pub use resolve::Resolved;
