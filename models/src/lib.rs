@@ -14,6 +14,7 @@
 //! | [`onnx`] | ONNX as a file format: messages, a graph under construction, operators |
 //! | [`graph`] | Qwen2.5-VL as ONNX graphs |
 //! | [`export`] | a checkpoint to an ONNX folder |
+//! | [`random`] | a checkpoint of random weights for a configuration |
 
 pub mod chat;
 pub mod checkpoint;
@@ -27,6 +28,7 @@ pub mod names;
 pub mod onnx;
 pub mod positions;
 pub mod processor;
+pub mod random;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

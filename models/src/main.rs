@@ -1,12 +1,13 @@
-//! Writes ONNX folders: the program behind scripts/export_onnx.sh.
+//! Writes model folders: ONNX ones (the program behind scripts/export_onnx.sh), and checkpoints of random weights.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use models::export::{Outcome, Source, export};
+use models::random::{self, Plan, SHARD_BYTES};
 
 /// Qwen2.5-VL as files.
 #[derive(Debug, Parser)]
@@ -28,15 +29,69 @@ enum Command {
         #[arg(long, default_value = "runs/default")]
         run_dir: PathBuf,
     },
+    /// Write a checkpoint of random weights: config.json, model.safetensors, tokenizer and processor files
+    ///
+    /// Matrices are normal with the configuration's initializer_range (0.02 if it has none), biases a tenth of that, norms 1.
+    /// The same seed gives the same bytes on any number of threads. A checkpoint above 5 GB is written in shards with
+    /// an index, as on the hub.
+    Random {
+        /// config.json of a Qwen2.5-VL, or its folder; the tokenizer and processor files beside it are copied
+        #[arg(long)]
+        config: PathBuf,
+        /// Fixes every weight
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Type that the weights are stored in
+        #[arg(long, value_enum, default_value_t = Dtype::F32)]
+        dtype: Dtype,
+        /// Folder to write; it must be new or empty
+        out: PathBuf,
+    },
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<Dtype> for random::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
+    }
+}
+
+/// Checkpoints from this size on show how far they are.
+const LARGE_BYTES: u64 = 1_000_000_000;
+
 fn main() -> ExitCode {
-    let Command::Export {
-        checkpoint,
-        out,
-        run_dir,
-    } = Arguments::parse().command;
-    match run(checkpoint, out, run_dir) {
+    let result = match Arguments::parse().command {
+        Command::Export {
+            checkpoint,
+            out,
+            run_dir,
+        } => run_export(checkpoint, out, run_dir),
+        Command::Random {
+            config,
+            seed,
+            dtype,
+            out,
+        } => run_random(
+            &Plan {
+                config,
+                seed,
+                dtype: dtype.into(),
+                shard_bytes: SHARD_BYTES,
+            },
+            &out,
+        ),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing to be done when even that cannot be written.
@@ -46,7 +101,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(checkpoint: Option<PathBuf>, out: Option<PathBuf>, run_dir: PathBuf) -> anyhow::Result<()> {
+fn run_export(
+    checkpoint: Option<PathBuf>,
+    out: Option<PathBuf>,
+    run_dir: PathBuf,
+) -> anyhow::Result<()> {
     let (source, home) = match checkpoint {
         Some(checkpoint) => {
             let source = Source::of_checkpoint(&checkpoint, &run_dir)?;
@@ -73,4 +132,47 @@ fn run(checkpoint: Option<PathBuf>, out: Option<PathBuf>, run_dir: PathBuf) -> a
         writeln!(stdout, "  {name}: {outcome}")?;
     }
     Ok(())
+}
+
+fn run_random(plan: &Plan, out: &Path) -> anyhow::Result<()> {
+    let written = random::write(plan, out, progress())?;
+    writeln!(
+        std::io::stdout(),
+        "{}: {} parameters, {:.1} MB of weights, seed {}",
+        out.display(),
+        written.parameters,
+        megabytes(written.bytes),
+        plan.seed
+    )?;
+    Ok(())
+}
+
+/// Tells on stderr how much of a large checkpoint is written: in one line on a terminal, else in a line per tenth.
+fn progress() -> impl FnMut(u64, u64) {
+    let mut shown = 0;
+    let is_terminal = std::io::stderr().is_terminal();
+    let step = if is_terminal { 1 } else { 10 };
+    move |done, total| {
+        let percent = done * 100 / total.max(1);
+        if total < LARGE_BYTES || percent < shown + step {
+            return;
+        }
+        shown = percent - percent % step;
+        let (start, end) = match (is_terminal, done == total) {
+            (false, _) => ("", "\n"),
+            (true, false) => ("\r", ""),
+            (true, true) => ("\r", "\n"),
+        };
+        let total = megabytes(total);
+        // A progress that nobody can read is no reason to stop.
+        let _ = write!(
+            std::io::stderr(),
+            "{start}models: {shown} % of {total:.0} MB{end}"
+        );
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to a digit")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }

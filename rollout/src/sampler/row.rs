@@ -117,8 +117,8 @@ pub(super) fn sum_of(block: &[f32]) -> f64 {
     let mut sums = Sums::ZERO;
     let (chunks, rest) = block.as_chunks::<CHUNK>();
     for chunk in chunks {
-        for lane in 0..CHUNK {
-            sums.0[lane] += f64::from(chunk[lane]);
+        for (sum, &weight) in sums.0.iter_mut().zip(chunk) {
+            *sum += f64::from(weight);
         }
     }
     for (sum, &weight) in sums.0.iter_mut().zip(rest) {

@@ -123,8 +123,8 @@ impl Distribution {
             };
         }
         let mut candidates = std::mem::take(&mut self.candidates);
-        let row = self.row(logits);
-        let selection = row.select_mass(p * self.total, self.total, &mut candidates);
+        let (row, total) = (self.row(logits), self.total);
+        let selection = row.select_mass(p * total, total, &mut candidates);
         let mut weight = selection.above.mass;
         let mut moment = if selection.above.size > 0 {
             self.moment(logits, selection.above.logit)
@@ -198,6 +198,7 @@ impl Distribution {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "logits are f32")]
 mod tests {
     use proptest::prelude::*;
 
@@ -349,8 +350,9 @@ mod tests {
             let total = f64::from(high) + f64::from(low) * (-1.0_f64).exp();
             let p = (f64::from(high) + 100.5 * (-1.0_f64).exp()) / total;
             let mut candidates = vec![];
-            let row_view = distribution.row(&row);
-            let chosen = row_view.select_mass(p * total, total, &mut candidates);
+            let chosen = distribution
+                .row(&row)
+                .select_mass(p * total, total, &mut candidates);
             candidates.truncate(chosen.size);
             let listed = |id: u32| candidates.iter().any(|candidate| candidate.id == id);
             let mut zeros = 0;

@@ -1,4 +1,5 @@
 //! Draws: allowed tokens only, and in the right shares.
+#![expect(clippy::cast_possible_truncation, reason = "logits are f32")]
 
 use proptest::prelude::*;
 
@@ -85,37 +86,42 @@ fn top_p_draws_from_the_nucleus_of_what_top_k_left() {
     assert!(chi_square(both, &logits, &[0], 1000) < 1e-9);
 }
 
-/// The draw and the statistics agree on who is in the nucleus, be it short or wide.
+/// The draw and the statistics agree on who is in the nucleus, be it short or wide; and top-k passes over what is banned.
 #[test]
-fn top_p_draws_every_token_of_the_nucleus_and_no_other() {
+fn every_token_of_the_selection_is_drawn_and_no_other() {
     let row: Vec<f32> = (0..2000)
         .map(|id| (uniform(5, id, 0, 0) * 40.0).round() as f32 / 40.0)
         .collect();
-    for top_p in [0.005, 0.7] {
-        let settings = Sampling {
-            top_p,
-            ..sampling(row.len())
+    let mut order: Vec<u32> = (0..2000).collect();
+    order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
+    let mut distribution = Distribution::new();
+    distribution.load(&row, 1.0).unwrap();
+    for (top_k, top_p, num_banned) in [(0, 0.005, 0), (0, 0.7, 0), (20, 1.0, 0), (20, 1.0, 3)] {
+        let banned = order[..num_banned].to_vec();
+        let size = match top_k {
+            0 => distribution.nucleus(&row, f64::from(top_p)).size,
+            _ => top_k,
         };
-        let mut distribution = Distribution::new();
-        distribution.load(&row, 1.0).unwrap();
-        let size = distribution.nucleus(&row, f64::from(top_p)).size;
-        let mut nucleus: Vec<usize> = (0..row.len()).collect();
-        nucleus.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-        nucleus.truncate(size);
-        nucleus.sort_unstable();
+        let mut expected = order[num_banned..][..size].to_vec();
+        expected.sort_unstable();
 
-        let mut sampler = Sampler::new(settings);
-        let mut drawn: Vec<usize> = (0..5_000)
+        let mut sampler = Sampler::new(Sampling {
+            top_k,
+            top_p,
+            banned,
+            ..sampling(row.len())
+        });
+        let mut drawn: Vec<u32> = (0..5000)
             .map(|step| {
                 sampler
-                    .sample(&row, f64::from(step) / 5_000.0)
+                    .sample(&row, f64::from(step) / 5000.0)
                     .unwrap()
-                    .token as usize
+                    .token
             })
             .collect();
         drawn.dedup();
         assert!(drawn.is_sorted());
-        assert_eq!(drawn, nucleus, "{top_p}");
+        assert_eq!(drawn, expected, "{top_k} {top_p} {num_banned}");
     }
 }
 
