@@ -112,6 +112,8 @@ const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_HEAD_DIM: usize = 1 << 12;
 const MAX_POSITIONS: usize = 1 << 30;
+/// Base of the vision tower's rotary frequencies.
+const VISION_THETA: f64 = 10_000.0;
 
 impl ModelConfig {
     /// Reads `config.json` and, where there is one, `generation_config.json` of a model folder.
@@ -138,13 +140,11 @@ impl ModelConfig {
         let text = TextConfig::read(&text_object, &top)?;
         let vision = VisionConfig::read(&vision_object, &text)?;
         let tokens = SpecialTokens::read(&top, &text_object, generation.as_ref(), text.vocab_size)?;
-        let tied = match top.bool_opt("tie_word_embeddings")? {
-            Some(tied) => tied,
-            // Absent means an own head; a checkpoint without one is then refused by name.
-            None => text_object
-                .bool_opt("tie_word_embeddings")?
-                .unwrap_or(false),
-        };
+        // True in either place will do, as for Hugging Face: older nested files say it of the text alone. Absent means an
+        // own head; a checkpoint without one is then refused by name.
+        let key = "tie_word_embeddings";
+        let (of_model, of_text) = (top.bool_opt(key)?, text_object.bool_opt(key)?);
+        let tied = of_model == Some(true) || of_text == Some(true);
         Ok(Self {
             text,
             vision,
@@ -253,6 +253,7 @@ fn read_rope(text: &Object, top: &Object, head_dim: usize) -> Result<(f64, [usiz
 impl VisionConfig {
     fn read(vision: &Object, text: &TextConfig) -> Result<Self> {
         require_silu(vision)?;
+        check_vision_rope(vision)?;
         let depth = vision.integer("depth", 1..=MAX_LAYERS)?;
         let hidden_size = vision.integer("hidden_size", 4..=MAX_WIDTH)?;
         let num_heads = vision.integer("num_heads", 1..=MAX_HEADS)?;
@@ -311,6 +312,25 @@ impl VisionConfig {
                 .ok_or_else(|| vision.missing("tokens_per_second"))?,
         })
     }
+}
+
+/// Transformers 5 writes down what older files leave out; nothing else is supported.
+fn check_vision_rope(vision: &Object) -> Result<()> {
+    let Some(rope) = vision.object("rope_parameters")? else {
+        return Ok(());
+    };
+    if let Some(other) = rope
+        .string_opt("rope_type")?
+        .filter(|&kind| kind != "axial")
+    {
+        return Err(rope.problem("rope_type", format!("must be axial, got {other:?}")));
+    }
+    let theta = rope.number_opt("rope_theta")?.unwrap_or(VISION_THETA);
+    if theta != VISION_THETA {
+        let problem = format!("must be {VISION_THETA}, got {theta}");
+        return Err(rope.problem("rope_theta", problem));
+    }
+    Ok(())
 }
 
 impl SpecialTokens {

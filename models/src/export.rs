@@ -14,10 +14,11 @@ use crate::graph::{self, Form, WEIGHTS_FILE};
 use crate::names;
 
 /// Files of a model folder that go along when they are there.
-const COMPANIONS: [&str; 11] = [
+const COMPANIONS: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.json",

@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn overwritten_bytes(file in 0..32usize, edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
+    fn overwritten_bytes(file in 0..64usize, edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
         let mut bytes = files()[file % files().len()].1.clone();
         for (at, value) in edits {
             let at = at.index(bytes.len());
@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_and_spliced(file in 0..32usize, other in 0..32usize, from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
+    fn cut_and_spliced(file in 0..64usize, other in 0..64usize, from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
         let (head, tail) = (&files()[file % files().len()].1, &files()[other % files().len()].1);
         let mut bytes = head[..from.index(head.len())].to_vec();
         whole_way(&bytes);

@@ -1,5 +1,5 @@
-//! The folder of reference values: `PARITY_FIXTURES`, or the copy in `tests/data/qwen2_5_vl`. Nothing of the shipped
-//! set's dims is assumed; its README says what each value is.
+//! Folders of reference values: the one of `PARITY_FIXTURES`, or those in `tests/data`. Nothing of a set's dims is
+//! assumed; the README of `tests/data/qwen2_5_vl` says what each value is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,12 @@ use serde_json::Value;
 
 use crate::tensors::Tensors;
 
-/// The fixture folder.
+/// The sets that lie in `tests/data`; the first is the one with every kind of value.
+const SHIPPED: [&str; 2] = ["qwen2_5_vl", "qwen2_5_vl_nested"];
+/// How much further from the reference than its own f32 noise another f32 implementation may be.
+const NOISE_FACTOR: f64 = 10.0;
+
+/// A fixture folder.
 #[derive(Debug, Clone)]
 pub struct Fixtures {
     dir: PathBuf,
@@ -55,14 +60,39 @@ pub struct TokenizerCase {
 }
 
 impl Fixtures {
-    /// Opens the folder.
+    /// Opens the folder of `PARITY_FIXTURES`, or the first of the shipped ones.
     pub fn open() -> Result<Self> {
-        let dir = match std::env::var_os("PARITY_FIXTURES") {
-            Some(dir) => PathBuf::from(dir),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("data/qwen2_5_vl"),
+        Self::open_dir(chosen().unwrap_or_else(|| shipped(SHIPPED[0])))
+    }
+
+    /// Runs a test on the set of `PARITY_FIXTURES`, or on each of the shipped ones; says which before it starts.
+    #[allow(
+        clippy::print_stdout,
+        reason = "shown with a failing test, to tell which set it was"
+    )]
+    pub fn each(test: impl Fn(Self)) -> Result<()> {
+        let dirs = match chosen() {
+            Some(dir) => vec![dir],
+            None => SHIPPED.map(shipped).to_vec(),
         };
+        for dir in dirs {
+            println!("fixtures: {}", dir.display());
+            test(Self::open_dir(dir)?);
+        }
+        Ok(())
+    }
+
+    fn open_dir(dir: PathBuf) -> Result<Self> {
         let meta = read_json(&dir.join("meta.json"))?;
         Ok(Self { dir, meta })
+    }
+
+    /// The absolute tolerance of a quantity: `usual`, or what the set's own noise asks for where that is more: ten times
+    /// the largest difference between the reference's f32 and f64 runs in the `keys` of `tolerances_fp32_vs_fp64`.
+    pub fn tolerance(&self, usual: f64, keys: &[&str]) -> f64 {
+        let noise = |key: &&str| self.meta["tolerances_fp32_vs_fp64"][*key].as_f64();
+        let largest = keys.iter().filter_map(noise).fold(0.0, f64::max);
+        usual.max(NOISE_FACTOR * largest)
     }
 
     /// A path in the folder.
@@ -136,6 +166,17 @@ impl Fixtures {
             })
             .collect()
     }
+}
+
+/// The folder that the user asks for.
+fn chosen() -> Option<PathBuf> {
+    std::env::var_os("PARITY_FIXTURES").map(PathBuf::from)
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("data")
+        .join(name)
 }
 
 fn parse_prompt(prompt: &Value) -> Result<PromptCase> {

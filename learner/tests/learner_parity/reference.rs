@@ -19,15 +19,20 @@ pub(crate) struct Reference {
     pub(crate) reference_logprobs: Vec<f32>,
 }
 
+/// Runs a test on every set.
+pub(crate) fn each(test: impl Fn(&Reference)) {
+    Fixtures::each(|fixtures| test(&Reference::open(fixtures))).unwrap();
+}
+
 impl Reference {
-    pub(crate) fn open() -> Self {
-        let fixtures = Fixtures::open().unwrap();
+    fn open(fixtures: Fixtures) -> Self {
         let json = fixtures.json("learner").unwrap();
         let tensors = fixtures.tensors("learner").unwrap();
         let f32 = |name: &str| tensors.f32(name).unwrap().data;
+        let used = json["advantages_used"].as_str().unwrap_or("sample");
         Self {
             spans: spans(&tensors, "response_offsets"),
-            advantages: f32("advantages_sample_std"),
+            advantages: f32(&format!("advantages_{used}_std")),
             weights: f32("weights"),
             rollout_logprobs: f32("old_logp"),
             reference_logprobs: f32("ref_logp"),

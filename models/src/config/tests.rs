@@ -35,6 +35,7 @@ fn nested() -> Value {
         top[key] = text[key].take();
     }
     top["vision_config"]["in_channels"] = json!(3);
+    top["vision_config"]["rope_parameters"] = json!({"rope_theta": 10_000.0, "rope_type": "axial"});
     text["model_type"] = json!("qwen2_5_vl_text");
     text["rope_scaling"].take();
     text["rope_theta"].take();
@@ -102,6 +103,31 @@ fn an_untied_head_is_the_default() {
             .iter()
             .any(|spec| spec.name == names::LM_HEAD)
     );
+}
+
+#[test]
+fn a_head_is_tied_where_either_place_says_so() {
+    let mut config = nested();
+    config["tie_word_embeddings"] = json!(false);
+    assert!(!read(&config, None).unwrap().tie_word_embeddings);
+    config["text_config"]["tie_word_embeddings"] = json!(true);
+    assert!(read(&config, None).unwrap().tie_word_embeddings);
+    config["tie_word_embeddings"].take();
+    assert!(read(&config, None).unwrap().tie_word_embeddings);
+}
+
+#[test]
+fn another_rotation_of_patches_is_refused() {
+    for (key, value) in [
+        ("rope_theta", json!(5000.0)),
+        ("rope_type", json!("default")),
+    ] {
+        let mut config = nested();
+        config["vision_config"]["rope_parameters"][key] = value;
+        let message = read(&config, None).unwrap_err().to_string();
+        let expected = format!("vision_config.rope_parameters.{key}");
+        assert!(message.contains(&expected), "{message}");
+    }
 }
 
 #[test]

@@ -1,106 +1,136 @@
-//! JPEG: components out of the decoder, colour by libjpeg's and PIL's arithmetic.
+//! JPEG to the very pixels of PIL, which decodes with libjpeg-turbo: the same integer inverse transform, chroma
+//! interpolation and colour arithmetic. Baseline, extended and progressive files with Huffman codes; 8 bits; grey, YCbCr,
+//! RGB, CMYK, YCCK.
+//!
+//! # Layout
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`frame`] | the frame's size, its components and their planes |
+//! | [`segments`] | markers and tables, scan by scan |
+//! | [`huffman`] | codes to symbols, bit by bit |
+//! | [`scan`] | one scan's coefficients |
+//! | [`idct`] | 8x8 coefficients to samples |
+//! | [`upsample`] | chroma rows at full width |
+
+mod frame;
+mod huffman;
+mod idct;
+mod scan;
+mod segments;
+mod upsample;
 
 use image::metadata::Orientation;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::{RgbImage, decode, flatten};
+use super::{RgbImage, flatten};
 use crate::{Error, Result};
+use frame::Frame;
+use segments::Segments;
 
 /// First bytes of every JPEG file.
 pub(super) const MAGIC: [u8; 2] = [0xFF, 0xD8];
-/// Last bytes of every whole one.
-const END: [u8; 2] = [0xFF, 0xD9];
-/// Bound on progressive scans: each one walks the whole image again.
-const MAX_SCANS: usize = 100;
+
+/// How a file's components make a colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ColorSpace {
+    Grey,
+    YCbCr,
+    Rgb,
+    Cmyk,
+    Ycck,
+}
 
 /// Decodes to RGB, not yet turned, and the turn that its EXIF block asks for.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(RgbImage, Orientation)> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX)
-        .jpeg_set_max_scans(MAX_SCANS);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(corrupt)?;
-    let (Some((width, height)), Some(space)) = (decoder.dimensions(), decoder.input_colorspace())
-    else {
-        return Err(Error::Image("JPEG without a size".to_owned()));
-    };
-    let (width, height) = decode::check_size(width, height, max_pixels)?;
-    // The decoder fills what a cut file lacks with grey; PIL refuses such a file, and so do we.
-    if !has_end(bytes) {
-        return Err(Error::Image("JPEG is cut short: no end marker".to_owned()));
-    }
-    // Asking for the components as they are leaves the colour arithmetic to us.
-    decoder.set_options(options.jpeg_set_out_colorspace(space));
-    let orientation = decoder
-        .exif()
-        .and_then(|exif| Orientation::from_exif_chunk(exif))
+    let file = Segments::read(bytes, max_pixels)?;
+    let space = file.color_space()?;
+    let orientation = file
+        .exif
+        .and_then(Orientation::from_exif_chunk)
         .unwrap_or(Orientation::NoTransforms);
-    let samples = decoder.decode().map_err(corrupt)?;
-    let pixels = match space {
-        ColorSpace::Luma => flatten::grey(&samples),
-        ColorSpace::RGB => samples,
-        ColorSpace::YCbCr => flatten::ycc(&samples),
-        ColorSpace::CMYK => flatten::inverted_cmyk(&samples),
-        ColorSpace::YCCK => flatten::ycck(&samples),
-        other => {
-            return Err(Error::Image(format!(
-                "JPEG with components {other:?} is not supported"
-            )));
-        }
-    };
+    let frame = file.frame;
     Ok((
         RgbImage {
-            width,
-            height,
-            pixels,
+            width: frame.width,
+            height: frame.height,
+            pixels: to_rgb(&frame, space),
         },
         orientation,
     ))
 }
 
-/// Whether the end marker follows the first scan. Before it stand segments of a stated length: the thumbnail in a camera's
-/// EXIF segment has an end marker of its own.
-fn has_end(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xDA;
-    let mut rest = bytes.get(2..).unwrap_or_default(); // behind the start marker
-    loop {
-        match *rest {
-            [0xFF, START_OF_SCAN, ..] => return rest.windows(2).rev().any(|pair| pair == END),
-            [0xFF, 0xFF, ..] => rest = &rest[1..], // fill byte
-            [0xFF, _, high, low, ..] => {
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                rest = rest.get(2 + length..).unwrap_or_default();
-            }
-            _ => return false,
+/// `[H, W, 3]`, row by row.
+fn to_rgb(frame: &Frame, space: ColorSpace) -> Vec<u8> {
+    let (width, height) = (frame.width as usize, frame.height as usize);
+    let channels = frame.components.len();
+    let mut pixels = Vec::with_capacity(width * height * 3);
+    let mut row = Vec::new(); // one component
+    let mut samples = vec![0; width * channels]; // all of them, interleaved
+    for y in 0..height {
+        for (channel, component) in frame.components.iter().enumerate() {
+            upsample::row(component, y, &mut row);
+            let cells = samples.iter_mut().skip(channel).step_by(channels);
+            cells.zip(&row).for_each(|(cell, &sample)| *cell = sample);
+        }
+        match space {
+            ColorSpace::Grey => pixels.extend(flatten::grey(&samples)),
+            ColorSpace::Rgb => pixels.extend_from_slice(&samples),
+            ColorSpace::YCbCr => pixels.extend(flatten::ycc(&samples)),
+            ColorSpace::Cmyk => pixels.extend(flatten::inverted_cmyk(&samples)),
+            ColorSpace::Ycck => pixels.extend(flatten::ycck(&samples)),
         }
     }
+    pixels
 }
 
-/// One line of what the decoder says.
-fn corrupt(cause: zune_jpeg::errors::DecodeErrors) -> Error {
-    let text = cause.to_string();
-    Error::Image(format!(
-        "corrupt JPEG: {}",
-        text.lines().next().unwrap_or_default()
-    ))
+/// A damaged file.
+fn corrupt(what: &str) -> Error {
+    Error::Image(format!("corrupt JPEG: {what}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::has_end;
+    use super::*;
+
+    const FILE: &[u8] = include_bytes!("../../../tests/data/images/rgb444.jpg");
+
+    fn message(bytes: &[u8]) -> String {
+        decode(bytes, 1 << 20).map(drop).unwrap_err().to_string()
+    }
 
     #[test]
     fn a_thumbnails_end_marker_is_not_the_images() {
         let thumbnail = [0xFF, 0xE1, 0, 6, 0xFF, 0xD8, 0xFF, 0xD9];
-        let scan = [0xFF, 0xDA, 0, 2, 1, 2, 3];
-        let cut: Vec<u8> = [&[0xFF, 0xD8][..], &thumbnail, &scan].concat();
-        assert!(!has_end(&cut));
-        assert!(has_end(&[&cut[..], &[0xFF, 0xD9]].concat()));
-        assert!(!has_end(&cut[..5]) && !has_end(&[]));
+        let whole = [&FILE[..2], &thumbnail, &FILE[2..]].concat();
+        assert!(decode(&whole, 1 << 20).is_ok());
+        assert!(message(&whole[..whole.len() - 2]).contains("no end marker"));
+    }
+
+    #[test]
+    fn a_scan_that_stops_early_leaves_the_rest_grey() {
+        let scan = FILE.windows(2).position(|pair| pair == [0xFF, 0xDA]);
+        let cut = [&FILE[..scan.unwrap() + 40], &[0xFF, 0xD9]].concat();
+        let (image, _) = decode(&cut, 1 << 20).unwrap();
+        assert!(image.pixels.ends_with(&[128; 3]) && !image.pixels.starts_with(&[128; 3]));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let frame = FILE.windows(2).position(|pair| pair == [0xFF, 0xC0]);
+        let frame = frame.unwrap();
+        for (place, value, word) in [
+            (1, 0xC9, "arithmetically coded"),
+            (4, 12, "12 bits"),
+            (9, 2, "2 components"),
+            (11, 0x01, "factors"),
+        ] {
+            let mut bytes = FILE.to_vec();
+            bytes[frame + place] = value;
+            let message = message(&bytes);
+            assert!(
+                message.contains(word) && !message.contains('\n'),
+                "{message}"
+            );
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `preprocessor_config.json`: sizes, mean and deviation.
+//! `preprocessor_config.json`, or the `image_processor` of `processor_config.json`: sizes, mean and deviation.
 
 use std::path::Path;
 
@@ -62,32 +62,28 @@ impl Default for ImageSettings {
 impl ImageSettings {
     /// Reads the settings of a model folder.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join(FILE);
-        if path.exists() {
-            let top = read_object(&path)?;
-            return Self::from_object(&Keys {
-                path: &path,
-                prefix: "",
-                object: &top,
+        let (own, nested) = (dir.join(FILE), dir.join(NESTED_FILE));
+        // Of two the nested one wins, as for Hugging Face; older files of that name hold something else.
+        if nested.exists() {
+            let top = read_object(&nested)?;
+            if let Some(object) = top.get("image_processor").and_then(Value::as_object) {
+                return Self::from_object(&Keys {
+                    path: &nested,
+                    prefix: "image_processor.",
+                    object,
+                });
+            }
+        }
+        if !own.exists() {
+            return Err(Error::NotAModel {
+                path: dir.to_path_buf(),
+                missing: FILE,
             });
         }
-        let path = dir.join(NESTED_FILE);
-        let missing = || Error::NotAModel {
-            path: dir.to_path_buf(),
-            missing: FILE,
-        };
-        if !path.exists() {
-            return Err(missing());
-        }
-        let top = read_object(&path)?;
-        let object = top
-            .get("image_processor")
-            .and_then(Value::as_object)
-            .ok_or_else(missing)?;
         Self::from_object(&Keys {
-            path: &path,
-            prefix: "image_processor.",
-            object,
+            path: &own,
+            prefix: "",
+            object: &read_object(&own)?,
         })
     }
 
@@ -273,6 +269,24 @@ mod tests {
                 .unwrap();
         assert_eq!((settings.min_pixels, settings.max_pixels), (4000, 8000));
         assert_eq!(parse("{}").unwrap(), ImageSettings::default());
+    }
+
+    #[test]
+    fn the_nested_file_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = ImageSettings::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(missing.contains(FILE), "{missing}");
+        let write = |name: &str, json: &str| std::fs::write(dir.path().join(name), json).unwrap();
+        let max_pixels = || ImageSettings::from_dir(dir.path()).unwrap().max_pixels;
+        write(FILE, r#"{"max_pixels": 5000}"#);
+        assert_eq!(max_pixels(), 5000);
+        write(NESTED_FILE, r#"{"processor_class": "Qwen2_5_VLProcessor"}"#);
+        assert_eq!(max_pixels(), 5000);
+        write(
+            NESTED_FILE,
+            r#"{"image_processor": {"size": {"longest_edge": 7000}}}"#,
+        );
+        assert_eq!(max_pixels(), 7000);
     }
 
     #[test]
