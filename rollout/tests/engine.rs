@@ -66,8 +66,8 @@ fn decoding_agrees_with_teacher_forcing() {
                 let difference = (token.logprob - response.rollout_logprobs[index]).abs();
                 let entropy = (token.entropy - response.entropies[index]).abs();
                 largest = largest.max(difference);
-                // f32 against f64 differs by 1.1e-4 on this model (the fixtures' README).
-                assert!(difference < 5e-5, "logprob {index}: {difference}");
+                // The same arithmetic in the same order, however the tokens came.
+                assert_eq!(difference, 0.0, "logprob {index}");
                 // A token at the nucleus's edge may fall on the other side; its weight bounds the effect.
                 assert!(entropy < 1e-3, "entropy {index}: {entropy}");
             }

@@ -9,9 +9,12 @@
 #![allow(missing_docs, reason = "a test binary")]
 #![allow(dead_code, reason = "the parity tests use the rest of the set-up")]
 
+mod common;
+mod fixture_model;
 #[path = "parity/setup.rs"]
 mod setup;
 
+use fixture_model::{Model, finish};
 use rollout::engine::{EngineKind, EngineLoader};
 use setup::Setup;
 use shared::record::Precision;
@@ -27,8 +30,35 @@ fn resident_bytes() -> usize {
         * 4096
 }
 
+/// One test at a time: each measures the whole process.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[test]
+fn resident_memory_after_500_groups_is_that_after_50() {
+    let _alone = ALONE.lock();
+    let model = Model::load();
+    let mut engine = model.engine(model.settings(16, 24));
+    let mut seen = Vec::new();
+    for round in 1..=100 {
+        for job in model.jobs(4) {
+            engine.submit(job).unwrap();
+        }
+        assert_eq!(finish(&mut engine).len(), 5);
+        if round % 10 == 0 {
+            seen.push(resident_bytes());
+        }
+    }
+    println!(
+        "resident MiB after 50, 100 ... 500 groups: {:?}",
+        seen.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>()
+    );
+    let (early, late) = (seen[0], seen[9]);
+    assert!(late <= early + early / 50, "{seen:?}");
+}
+
 #[test]
 fn resident_memory_is_flat_over_passes_and_over_new_weights() {
+    let _alone = ALONE.lock();
     let mut setup = Setup::new();
     let prompts = setup.prompts.clone();
     let starts: Vec<_> = prompts
