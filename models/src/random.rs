@@ -114,8 +114,10 @@ pub fn write(plan: &Plan, out: &Path, mut progress: impl FnMut(u64, u64)) -> Res
         plan.config.clone()
     };
     let home = parent_of(&file);
-    let bytes = read_bounded(&file, SMALL_FILE_BYTES)?
-        .ok_or_else(|| Error::io(&file)(ErrorKind::NotFound.into()))?;
+    let bytes = read_bounded(&file, SMALL_FILE_BYTES)?.ok_or_else(|| Error::Checkpoint {
+        path: file.clone(),
+        problem: "no such file: give the config.json of a Qwen2.5-VL".to_owned(),
+    })?;
 
     let parent = parent_of(out);
     fs::create_dir_all(parent).map_err(Error::io(parent))?;
