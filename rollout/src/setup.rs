@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use models::config::TextConfig;
 use models::processor::{Blank, Processor};
 use shared::config::{Blank as BlankName, Entropy, RolloutArgs, RunConfig};
@@ -54,7 +54,7 @@ impl Setup {
                     args.rows,
                     [args.max_prompt_tokens, args.max_response_tokens],
                     args.kv_cache_mib,
-                ),
+                )?,
                 eos: processor.config.tokens.eos.clone(),
                 run_seed: config.run.seed,
                 sampling: sampling(args, &processor),
@@ -79,17 +79,29 @@ impl Setup {
 
 /// Blocks of the key/value cache: what `rows` sequences of the longest prompt and the longest response need, as far as the
 /// limit allows; without one, half of the free memory, but one sequence at least.
-#[must_use]
+///
+/// # Errors
+/// A limit that is too small for one sequence.
 pub fn cache_blocks(
     text: &TextConfig,
     rows: usize,
     longest: [usize; 2],
     limit_mib: Option<usize>,
-) -> usize {
+) -> Result<usize> {
     let per_row: usize = longest.map(blocks_of).iter().sum();
     let block_bytes = KvCache::block_bytes(text).max(1);
     let limit = match limit_mib {
-        Some(mib) => (mib << 20) / block_bytes,
+        Some(mib) => {
+            let limit = mib.saturating_mul(1 << 20) / block_bytes;
+            if limit < per_row {
+                bail!(
+                    "--kv-cache-mib {mib} has no room for one prompt and response of the longest: raise it to {} or lower \
+                     --max-prompt-tokens or --max-response-tokens",
+                    (per_row * block_bytes).div_ceil(1 << 20)
+                );
+            }
+            limit
+        }
         None => {
             let free = Available::now().map_or(usize::MAX, |free| {
                 usize::try_from(free.bytes).unwrap_or(usize::MAX)
@@ -97,7 +109,7 @@ pub fn cache_blocks(
             (free / 2 / block_bytes).max(per_row)
         }
     };
-    (rows * per_row).min(limit)
+    Ok((rows * per_row).min(limit))
 }
 
 /// The sampler's settings.
@@ -132,4 +144,22 @@ fn blank(name: BlankName) -> Blank {
 #[must_use]
 pub fn to_f32(x: f64) -> f32 {
     x as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_has_room_for_the_rows_as_far_as_its_limit_goes() {
+        let model = ::tests::Fixtures::open().unwrap().model();
+        let text = models::config::ModelConfig::from_dir(&model).unwrap().text;
+        let block = KvCache::block_bytes(&text);
+        let blocks = |limit_mib| cache_blocks(&text, 4, [33, 64], limit_mib);
+        assert_eq!(blocks(None).unwrap(), 4 * 4); // 2 blocks each for prompt and response
+        let mib = (9 * block) >> 20;
+        assert!(blocks(Some(mib.max(1) * 64)).unwrap() <= 16);
+        let long = cache_blocks(&text, 4, [1 << 20, 64], Some(1)).unwrap_err();
+        assert!(long.to_string().contains("raise it to"), "{long}");
+    }
 }

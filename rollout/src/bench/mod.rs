@@ -131,7 +131,7 @@ impl Bench<'_> {
         let settings = EngineSettings {
             rows,
             max_response_tokens: new_tokens,
-            cache_blocks: cache_blocks(text, rows, [workload.prompt_tokens(), new_tokens], None),
+            cache_blocks: cache_blocks(text, rows, [workload.prompt_tokens(), new_tokens], None)?,
             eos: Vec::new(), // responses of exactly this length
             run_seed: args.seed,
             sampling: Sampling {

@@ -74,7 +74,7 @@ pub fn eval(
             args.rows,
             [args.max_prompt_tokens, args.max_response_tokens],
             args.kv_cache_mib,
-        ),
+        )?,
         eos: processor.config.tokens.eos.clone(),
         run_seed: args.seed,
         sampling: Sampling {
