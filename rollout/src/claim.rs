@@ -12,6 +12,7 @@ use shared::ids::Ticket;
 use crate::channel::send;
 use crate::dataset::Samples;
 use crate::emit::{Outcome, Skipped};
+use crate::occupancy::{Stage, StageClocks};
 use crate::prompt::{BuiltPrompt, PromptBuilder};
 
 /// Longest sleep without work.
@@ -52,6 +53,8 @@ pub struct Claims<'a> {
     pub prepared: Sender<Prepared>,
     /// Past the engine.
     pub outcomes: Sender<Outcome>,
+    /// What this stage does.
+    pub clocks: &'a StageClocks,
 }
 
 impl Claims<'_> {
@@ -70,9 +73,10 @@ impl Claims<'_> {
             let is_ready = self.may_be_stale
                 || self.loaded.load(Ordering::Acquire) >= self.seat.publications();
             let Some(ticket) = is_ready.then(|| self.seat.claim()).flatten() else {
+                let wait = if is_ready { WAIT } else { WAIT / 20 };
                 let has_news = self
-                    .seat
-                    .wait_work(if is_ready { WAIT } else { WAIT / 20 })?;
+                    .clocks
+                    .waiting(Stage::Claim, || self.seat.wait_work(wait))?;
                 if has_news {
                     // A bell that is still ringing needs no second pull.
                     let _ = self.wake.try_send(());
@@ -116,7 +120,9 @@ impl Claims<'_> {
                     prompt,
                     publication,
                 };
-                Ok(send(&self.prepared, prepared, is_stopping))
+                Ok(self
+                    .clocks
+                    .blocked(Stage::Claim, || send(&self.prepared, prepared, is_stopping)))
             }
             Err(error) => Ok(self.skip(ticket, sample.id, format!("{error:#}"), is_stopping)),
         }
@@ -134,6 +140,8 @@ impl Claims<'_> {
             sample_id,
             reason,
         };
-        send(&self.outcomes, Outcome::Skipped(skipped), is_stopping)
+        self.clocks.blocked(Stage::Claim, || {
+            send(&self.outcomes, Outcome::Skipped(skipped), is_stopping)
+        })
     }
 }

@@ -13,6 +13,7 @@ use shared::telemetry::{Metrics, Progress};
 
 use crate::channel::{Received, receive};
 use crate::group::{Finished, RecordMaker};
+use crate::occupancy::Stage;
 use crate::stats::{Counted, Counters, Sums};
 
 /// How often the progress line moves.
@@ -85,11 +86,12 @@ impl Emitter<'_> {
     /// # Errors
     /// A ring or a metrics file that cannot be written.
     pub fn run(mut self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<Summary> {
+        let clocks = &self.counters.clocks;
         let mut total = Sums::default();
         let mut window = Window::default();
         let mut noted = Instant::now();
         while !is_stopping() {
-            match receive(&self.outcomes) {
+            match clocks.waiting(Stage::Emit, || receive(&self.outcomes)) {
                 Received::Message(outcome) => {
                     let (ticket, frame) = match self.frame(outcome) {
                         Ok((record, frame, counted)) => {
@@ -104,7 +106,7 @@ impl Emitter<'_> {
                             (skipped.ticket, codec::encode(&empty(&skipped)))
                         }
                     };
-                    if !self.ring.push(&frame, is_stopping)? {
+                    if !clocks.blocked(Stage::Emit, || self.ring.push(&frame, is_stopping))? {
                         break;
                     }
                     self.seat.finish(ticket);

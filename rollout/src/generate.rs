@@ -13,6 +13,7 @@ use crate::claim::Prepared;
 use crate::emit::Outcome;
 use crate::engine::{Engine, EngineSettings, Job};
 use crate::group::Finished;
+use crate::occupancy::Stage;
 use crate::reload::Loaded;
 use crate::stats::Counters;
 
@@ -54,6 +55,7 @@ impl Generator<'_> {
         let mut next_prompt: Option<Prepared> = None;
         let mut next_model: Option<Loaded> = None;
         let never = crossbeam_channel::never();
+        let clocks = &self.counters.clocks;
         while !is_stopping() {
             // Weights: at once, or between groups when each must come from one version.
             next_model = self.models.try_iter().last().or(next_model);
@@ -78,16 +80,17 @@ impl Generator<'_> {
             }
             if engine.is_idle() {
                 // Two sources, and one prompt that may be waiting for the other.
-                select! {
-                    recv(self.models) -> new => match new {
-                        Ok(new) => next_model = Some(new),
-                        Err(_) => return Ok(()),
-                    },
-                    recv(if next_prompt.is_none() { &self.prepared } else { &never }) -> new => match new {
-                        Ok(prompt) => next_prompt = Some(prompt),
-                        Err(_) => return Ok(()),
-                    },
-                    default(WAIT) => {}
+                let is_over = clocks.waiting(Stage::Generate, || {
+                    select! {
+                        recv(self.models) -> new => new.map(|new| next_model = Some(new)),
+                        recv(if next_prompt.is_none() { &self.prepared } else { &never }) -> new => {
+                            new.map(|prompt| next_prompt = Some(prompt))
+                        },
+                        default(WAIT) => Ok(()),
+                    }
+                }).is_err();
+                if is_over {
+                    return Ok(());
                 }
                 continue;
             }
@@ -101,11 +104,10 @@ impl Generator<'_> {
                     responses: group.responses,
                     counted: self.counters.now(),
                 };
-                if !send(
-                    &self.outcomes,
-                    Outcome::Finished(Box::new(finished)),
-                    is_stopping,
-                ) {
+                let outcome = Outcome::Finished(Box::new(finished));
+                if !clocks.blocked(Stage::Generate, || {
+                    send(&self.outcomes, outcome, is_stopping)
+                }) {
                     return Ok(());
                 }
             }
@@ -116,14 +118,21 @@ impl Generator<'_> {
     fn step(&self, engine: &mut Engine) -> Result<()> {
         let (start, tokens) = (Instant::now(), engine.num_tokens());
         engine.step()?;
-        self.counters
-            .add_step(start.elapsed(), engine.num_tokens() - tokens);
+        self.counters.add_step(
+            start.elapsed(),
+            engine.num_tokens() - tokens,
+            engine.spent(),
+        );
         Ok(())
     }
 
     fn first_model(&self, is_stopping: &dyn Fn() -> bool) -> Option<Loaded> {
         while !is_stopping() {
-            match receive(&self.models) {
+            match self
+                .counters
+                .clocks
+                .waiting(Stage::Generate, || receive(&self.models))
+            {
                 Received::Message(loaded) => return Some(loaded),
                 Received::Closed => return None,
                 Received::Nothing => {}

@@ -6,7 +6,7 @@
 //! - `claim`: ticket -> sample (`dataset`) -> prompt (`prompt`)
 //! - `generate`: prompt -> responses; keeps the engine busy
 //! - `reload`: follows the learner's publications
-//! - `emit`: responses -> record (`group`, `reward`) -> ring; keeps the books (`stats`)
+//! - `emit`: responses -> record (`group`, `reward`) -> ring; keeps the books (`stats`, `occupancy`)
 //! - `engine`: decodes many responses side by side; `engine::session` alone names ONNX Runtime
 //! - `sampler`: chooses the next token of a row and measures it
 //! - `setup`, `load`: configuration, model and data set -> the parts above
@@ -27,6 +27,7 @@ pub mod generate;
 pub mod group;
 pub mod load;
 pub mod memory;
+pub mod occupancy;
 pub mod prompt;
 pub mod reload;
 pub mod reward;

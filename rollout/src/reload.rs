@@ -12,6 +12,7 @@ use shared::weights;
 use crate::channel::send;
 use crate::engine::EngineModel;
 use crate::load::ModelLoader;
+use crate::occupancy::{Stage, StageClocks};
 
 /// Longest time between two looks at the control page.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -38,6 +39,7 @@ pub fn follow(
     loader: &mut ModelLoader,
     wake: &Receiver<()>,
     loaded: &Sender<Loaded>,
+    clocks: &StageClocks,
     is_stopping: &(dyn Fn() -> bool + Sync),
 ) -> Result<()> {
     let mut known = None;
@@ -45,7 +47,7 @@ pub fn follow(
         let publication = seat.publications(); // before the version
         let Some(version) = seat.version().filter(|_| known != Some(publication)) else {
             // Woken or not, the next look tells.
-            let _ = wake.recv_timeout(LOOK_EVERY);
+            let _ = clocks.waiting(Stage::Reload, || wake.recv_timeout(LOOK_EVERY));
             continue;
         };
         let start = Instant::now();
@@ -56,15 +58,12 @@ pub fn follow(
                     start.elapsed().as_millis()
                 );
                 known = Some(publication);
-                if !send(
-                    loaded,
-                    Loaded {
-                        model,
-                        version,
-                        publication,
-                    },
-                    is_stopping,
-                ) {
+                let new = Loaded {
+                    model,
+                    version,
+                    publication,
+                };
+                if !clocks.blocked(Stage::Reload, || send(loaded, new, is_stopping)) {
                     break;
                 }
             }

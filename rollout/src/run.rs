@@ -84,7 +84,8 @@ pub fn run(
     } else {
         "stopped"
     };
-    tracing::info!("{reason}; {}", summary.sums.line(&summary.counted));
+    let Summary { sums, counted } = summary;
+    tracing::info!("{reason}; {}  {}", sums.line(&counted), counted.busy_line());
     Ok(())
 }
 
@@ -136,6 +137,7 @@ fn stages(
         wake: wake_out,
         prepared: prepared_out,
         outcomes: outcomes_out.clone(),
+        clocks: &counters.clocks,
     };
     let generator = Generator {
         settings: engine,
@@ -167,6 +169,7 @@ fn stages(
                     &mut loader,
                     &wake_in,
                     &models_out,
+                    &counters.clocks,
                     &is_stopping,
                 )
             }),

@@ -1,16 +1,23 @@
 //! What a rollout did: live counters from the engine, and sums over the records of one policy version.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::record::{FinishReason, GroupRecord};
 
-/// Written by the engine's thread, read by the last stage.
+use crate::engine::Spent;
+use crate::occupancy::{Occupancy, Stage, StageClocks};
+
+/// Written by the stages, the engine's above all, and read by the last one.
 #[derive(Debug, Default)]
 pub struct Counters {
     tokens: AtomicU64,
     steps: AtomicU64,
     busy_us: AtomicU64,
+    spent: Mutex<Spent>,
+    /// What the stages do.
+    pub clocks: StageClocks,
 }
 
 /// The counters at one moment.
@@ -22,15 +29,20 @@ pub struct Counted {
     pub steps: u64,
     /// Time spent in them, blank passes included.
     pub busy: Duration,
+    /// Where that time went.
+    pub spent: Spent,
+    /// What the stages did.
+    pub occupancy: Occupancy,
 }
 
 impl Counters {
-    /// Counts a step that drew `tokens`.
-    pub fn add_step(&self, busy: Duration, tokens: u64) {
+    /// Counts a step that drew `tokens`; `spent` is the engine's since its start.
+    pub fn add_step(&self, busy: Duration, tokens: u64, spent: Spent) {
         self.tokens.fetch_add(tokens, Ordering::Relaxed);
         self.steps.fetch_add(1, Ordering::Relaxed);
         let us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
         self.busy_us.fetch_add(us, Ordering::Relaxed);
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = spent;
     }
 
     /// The counters now.
@@ -40,6 +52,8 @@ impl Counters {
             tokens: self.tokens.load(Ordering::Relaxed),
             steps: self.steps.load(Ordering::Relaxed),
             busy: Duration::from_micros(self.busy_us.load(Ordering::Relaxed)),
+            spent: *self.spent.lock().unwrap_or_else(PoisonError::into_inner),
+            occupancy: self.clocks.now(),
         }
     }
 }
@@ -52,6 +66,8 @@ impl Counted {
             tokens: self.tokens - before.tokens,
             steps: self.steps - before.steps,
             busy: self.busy.saturating_sub(before.busy),
+            spent: self.spent.since(&before.spent),
+            occupancy: self.occupancy.since(&before.occupancy),
         }
     }
 
@@ -65,6 +81,46 @@ impl Counted {
     #[must_use]
     pub fn rows(&self) -> f64 {
         ratio(to_f64(self.tokens), to_f64(self.steps))
+    }
+
+    /// Shares of the wall time: what each stage did, and the parts of the engine's work, which lie within `generate_busy`.
+    #[must_use]
+    pub fn shares(&self) -> Vec<(&'static str, f64)> {
+        let mut shares = self.occupancy.metrics();
+        let Spent {
+            vision,
+            prefill,
+            decode,
+            sampling,
+            blank,
+        } = self.spent;
+        shares.extend(
+            [
+                ("rollout/engine/vision_share", vision),
+                ("rollout/engine/prefill_share", prefill),
+                ("rollout/engine/decode_share", decode),
+                ("rollout/engine/sampling_share", sampling),
+                ("rollout/engine/blank_share", blank),
+            ]
+            .map(|(name, part)| (name, self.occupancy.share(part))),
+        );
+        shares
+    }
+
+    /// How busy the stages were, for a person.
+    #[must_use]
+    pub fn busy_line(&self) -> String {
+        let percent = |part| 100.0 * self.occupancy.share(part);
+        let busy = |stage| percent(self.occupancy.of(stage).busy);
+        format!(
+            "busy: claim {:.0} %  generate {:.0} % (prompts {:.0} %  decode {:.0} %  blank {:.0} %)  emit {:.0} %",
+            busy(Stage::Claim),
+            busy(Stage::Generate),
+            percent(self.spent.vision + self.spent.prefill),
+            percent(self.spent.decode + self.spent.sampling),
+            percent(self.spent.blank),
+            busy(Stage::Emit),
+        )
     }
 }
 
@@ -137,7 +193,7 @@ impl Sums {
     /// One row of metrics, with the engine's counters of the same time.
     #[must_use]
     pub fn metrics(&self, counted: &Counted) -> Vec<(&'static str, f64)> {
-        vec![
+        let mut values = vec![
             ("rollout/groups", to_f64(self.groups)),
             ("rollout/skipped", to_f64(self.skipped)),
             ("rollout/reward", self.reward()),
@@ -148,7 +204,9 @@ impl Sums {
             ("rollout/tokens_per_second", counted.tokens_per_second()),
             ("rollout/rows", counted.rows()),
             ("rollout/busy_s", counted.busy.as_secs_f64()),
-        ]
+        ];
+        values.extend(counted.shares());
+        values
     }
 
     /// The same for a person.

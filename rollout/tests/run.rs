@@ -18,6 +18,7 @@ use shared::control::{LearnerControl, TicketState};
 use shared::ids::{PolicyVersion, Ticket};
 use shared::record::GroupRecord;
 use shared::ring::Consumer;
+use shared::telemetry::{Source, read_metrics};
 use shared::{run_dir, weights};
 use tempfile::TempDir;
 
@@ -251,11 +252,54 @@ fn new_weights_are_used_from_the_next_ticket_on() {
     }
     let log = run.logs();
     assert!(log.contains("skipped sample broken"), "{log}");
+    check_shares(&run.dir());
     for (ticket, record) in run.finish() {
         for response in &record.responses {
             let versions = (response.first_version.0, response.last_version.0);
             assert_eq!(versions, (ticket.0 / 7, ticket.0 / 7), "ticket {ticket}");
         }
+    }
+}
+
+/// Each version's row says what share of the time the stages worked, waited or were held up, and what the engine did.
+fn check_shares(run_dir: &Path) {
+    let rows = read_metrics(&Source::Rollout(0).path(run_dir)).unwrap();
+    let versions: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    assert_eq!(versions, [0, 1, 2], "the last version's row is still open");
+    for row in rows {
+        let share = |name: &str| {
+            let mut values = row.values.iter().filter(|(key, _)| key == name);
+            let (_, value) = values.next().unwrap_or_else(|| panic!("no {name}"));
+            assert!((0.0..=1.0).contains(value), "{name} = {value}");
+            *value
+        };
+        let sum = |of: &str, parts: &[&str]| -> f64 {
+            let names = parts.iter().map(|part| of.replace('*', part));
+            names.map(|name| share(&name)).sum()
+        };
+        for stage in ["reload", "claim", "generate", "emit"] {
+            let name = format!("rollout/stage/{stage}_*");
+            let total = sum(&name, &["busy", "waiting", "blocked"]);
+            // All of the time is one of the three; the rest is the rounding of a sum of quotients.
+            assert!((total - 1.0).abs() < 1e-9, "{stage}: {total}");
+        }
+        let parts = ["vision", "prefill", "decode", "sampling", "blank"];
+        let engine = sum("rollout/engine/*_share", &parts);
+        let generate = share("rollout/stage/generate_busy");
+        assert!(
+            engine > 0.0 && engine <= generate + 1e-9,
+            "{engine} of {generate}"
+        );
+        // The samples with an image have every part of the engine work.
+        for part in parts {
+            let name = format!("rollout/engine/{part}_share");
+            assert!(share(&name) > 0.0, "{name}");
+        }
+        for stage in ["claim", "generate", "emit"] {
+            assert!(share(&format!("rollout/stage/{stage}_busy")) > 0.0);
+        }
+        // Tickets come in batches here: the stages before and after the engine mostly wait.
+        assert!(share("rollout/stage/emit_waiting") > 0.0);
     }
 }
 
