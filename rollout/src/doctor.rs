@@ -195,7 +195,7 @@ mod tests {
             "{small}"
         );
         let large = text(&model, &["--rows", "4000000000"]);
-        let advice = "not enough memory: ";
+        let advice = "fits with fewer rows at a time";
         assert!(
             large.contains(advice) && large.contains("lower --rows to "),
             "{large}"

@@ -47,9 +47,9 @@ fn a_3b_model_in_numbers() {
     assert_eq!(plan.next_packed_bytes, plan.packed_bytes);
     // Keys and values of 36 layers with 2 heads of 128, f32, for 64 x 4096 tokens.
     assert_eq!(plan.cache_bytes, 64 * 4096 * 2 * 36 * 2 * 128 * 4);
-    // A prompt and a response kept by scoring; 2048 tokens with 2 E + 3 MLP floats each; 256 MiB of logits.
+    // A prompt and a response kept by scoring; a pass of 512 tokens with 2 E + 3 MLP floats each; 256 MiB of logits.
     let (kept, token) = (2 * 36 * 2 * 128 * 4, (2 * 2048 + 3 * 11_008) * 4);
-    assert_eq!(plan.pass_bytes, 4096 * kept + 2048 * token + (1 << 28));
+    assert_eq!(plan.pass_bytes, 4096 * kept + 512 * token + (1 << 28));
     let unscored = MemoryPlan::new(
         &config_3b(),
         Load {
@@ -59,7 +59,7 @@ fn a_3b_model_in_numbers() {
         },
     );
     assert_eq!(unscored.next_packed_bytes, 0);
-    assert_eq!(unscored.pass_bytes, 2048 * token + 64 * 151_936 * 4);
+    assert_eq!(unscored.pass_bytes, 512 * token + 64 * 151_936 * 4);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_advice_is_one_line_and_works() {
     let (config, available) = (config_3b(), has(40 * GIB));
     let line = MemoryPlan::new(&config, run()).advice(&available);
     assert!(
-        !line.contains('\n') && line.contains(": 46.9 GiB are needed"),
+        !line.contains('\n') && line.contains(": 46.6 GiB are needed"),
         "{line}"
     );
     let number = |flag: &str| -> usize {

@@ -59,28 +59,29 @@ fn expected(case: &Value, kind: &str, margins: &str) -> (Vec<u32>, usize) {
 
 #[test]
 fn greedy_continuations_match_one_by_one_and_batched() {
-    let mut setup = Setup::new();
-    let greedy_json = setup.fixtures.json("greedy").unwrap();
-    let cases = greedy_json["prompts"].as_array().unwrap();
-    let prompts = setup.prompts.clone();
-    let mut starts = Vec::new();
-    for case in cases {
-        let index = case["index"].as_u64().unwrap() as usize;
-        starts.push(setup.start(prompts.iter().find(|prompt| prompt.index == index).unwrap()));
-    }
-    let steps = greedy_json["n"].as_u64().unwrap() as usize;
-    let batched = greedy(&mut setup, &starts, steps);
-    let mut compared = 0;
-    for (index, case) in cases.iter().enumerate() {
-        let alone = greedy(&mut setup, &starts[index..=index], steps).remove(0);
-        for (kind, margins, got) in [
-            ("single", "single_margins", &alone),
-            ("batch_left_padded", "batch_margins", &batched[index]),
-        ] {
-            let (expected, sure) = expected(case, kind, margins);
-            assert_eq!(got[..sure], expected[..sure], "prompt {index}, {kind}");
-            compared += sure;
+    Setup::each(|mut setup| {
+        let greedy_json = setup.fixtures.json("greedy").unwrap();
+        let cases = greedy_json["prompts"].as_array().unwrap();
+        let prompts = setup.prompts.clone();
+        let mut starts = Vec::new();
+        for case in cases {
+            let index = case["index"].as_u64().unwrap() as usize;
+            starts.push(setup.start(prompts.iter().find(|prompt| prompt.index == index).unwrap()));
         }
-    }
-    println!("{compared} greedy tokens equal");
+        let steps = greedy_json["n"].as_u64().unwrap() as usize;
+        let batched = greedy(&mut setup, &starts, steps);
+        let mut compared = 0;
+        for (index, case) in cases.iter().enumerate() {
+            let alone = greedy(&mut setup, &starts[index..=index], steps).remove(0);
+            for (kind, margins, got) in [
+                ("single", "single_margins", &alone),
+                ("batch_left_padded", "batch_margins", &batched[index]),
+            ] {
+                let (expected, sure) = expected(case, kind, margins);
+                assert_eq!(got[..sure], expected[..sure], "prompt {index}, {kind}");
+                compared += sure;
+            }
+        }
+        println!("{compared} greedy tokens equal");
+    });
 }

@@ -30,156 +30,162 @@ const SAFE_MARGIN: f32 = 3e-5;
 
 #[test]
 fn image_embeddings_match_one_prompt_or_all_at_once() {
-    let mut setup = Setup::new();
-    let forward = setup.fixtures.tensors("forward").unwrap();
-    let prompts: Vec<PromptCase> = setup
-        .prompts
-        .iter()
-        .filter(|prompt| !prompt.images.is_empty())
-        .cloned()
-        .collect();
-    let (mut all_patches, mut all_grids, mut all_expected) = (Vec::new(), Vec::new(), Vec::new());
-    for prompt in &prompts {
-        let patches = setup.patches(prompt);
-        let got = setup.model.encode_images(&patches, &prompt.grids).unwrap();
-        let expected = forward
-            .f32(&format!("p{}.image_embeds", prompt.index))
-            .unwrap()
-            .data;
-        let worst = assert_close(&prompt.name, &got, &expected, EMBEDS_TOLERANCE);
-        println!("{}: image embeddings within {worst:.1e}", prompt.name);
-        all_patches.extend(patches);
-        all_grids.extend_from_slice(&prompt.grids);
-        all_expected.extend(expected);
-    }
-    let got = setup.model.encode_images(&all_patches, &all_grids).unwrap();
-    assert_close(
-        "all images in one call",
-        &got,
-        &all_expected,
-        EMBEDS_TOLERANCE,
-    );
-    assert!(setup.model.encode_images(&[], &[]).unwrap().is_empty());
+    Setup::each(|mut setup| {
+        let forward = setup.fixtures.tensors("forward").unwrap();
+        let prompts: Vec<PromptCase> = setup
+            .prompts
+            .iter()
+            .filter(|prompt| !prompt.images.is_empty())
+            .cloned()
+            .collect();
+        let (mut all_patches, mut all_grids, mut all_expected) =
+            (Vec::new(), Vec::new(), Vec::new());
+        for prompt in &prompts {
+            let patches = setup.patches(prompt);
+            let got = setup.model.encode_images(&patches, &prompt.grids).unwrap();
+            let expected = forward
+                .f32(&format!("p{}.image_embeds", prompt.index))
+                .unwrap()
+                .data;
+            let worst = assert_close(&prompt.name, &got, &expected, EMBEDS_TOLERANCE);
+            println!("{}: image embeddings within {worst:.1e}", prompt.name);
+            all_patches.extend(patches);
+            all_grids.extend_from_slice(&prompt.grids);
+            all_expected.extend(expected);
+        }
+        let got = setup.model.encode_images(&all_patches, &all_grids).unwrap();
+        assert_close(
+            "all images in one call",
+            &got,
+            &all_expected,
+            EMBEDS_TOLERANCE,
+        );
+        assert!(setup.model.encode_images(&[], &[]).unwrap().is_empty());
+    });
 }
 
 #[test]
 fn logits_of_every_token_match() {
-    let mut setup = Setup::new();
-    let forward = setup.fixtures.tensors("forward").unwrap();
-    for prompt in setup.prompts.clone() {
-        let name = format!("p{}.r0", prompt.index);
-        let sequence = setup.start(&prompt).with_response(&prompt.responses[0]);
-        let positions = forward.i64(&format!("{name}.position_ids")).unwrap();
-        assert_eq!(
-            sequence.positions.concat(),
-            positions.data,
-            "{name}: positions"
-        );
-        let got = setup.forward(&[sequence]).remove(0).concat();
-        let expected = forward.f32(&format!("{name}.full_logits")).unwrap();
-        let worst = assert_close(&name, &got, &expected.data, LOGITS_TOLERANCE);
-        println!("{name}: logits within {worst:.1e}");
-    }
+    Setup::each(|mut setup| {
+        let forward = setup.fixtures.tensors("forward").unwrap();
+        for prompt in setup.prompts.clone() {
+            let name = format!("p{}.r0", prompt.index);
+            let sequence = setup.start(&prompt).with_response(&prompt.responses[0]);
+            let positions = forward.i64(&format!("{name}.position_ids")).unwrap();
+            assert_eq!(
+                sequence.positions.concat(),
+                positions.data,
+                "{name}: positions"
+            );
+            let got = setup.forward(&[sequence]).remove(0).concat();
+            let expected = forward.f32(&format!("{name}.full_logits")).unwrap();
+            let worst = assert_close(&name, &got, &expected.data, LOGITS_TOLERANCE);
+            println!("{name}: logits within {worst:.1e}");
+        }
+    });
 }
 
 #[test]
 fn a_ragged_batch_of_prompts_has_the_same_last_logits() {
-    let mut setup = Setup::new();
-    let forward = setup.fixtures.tensors("forward").unwrap();
-    let prompts = setup.prompts.clone();
-    let starts: Vec<Sequence> = prompts
-        .iter()
-        .map(|prompt| setup.start(prompt).sequence)
-        .collect();
-    let last: Vec<f32> = setup
-        .forward(&starts)
-        .into_iter()
-        .flat_map(|mut logits| logits.pop().unwrap())
-        .collect();
-    let expected = forward.f32("batch.last_logits").unwrap();
-    let worst = assert_close("last logits", &last, &expected.data, LOGITS_TOLERANCE);
-    println!(
-        "last logits of {} prompts in one batch within {worst:.1e}",
-        prompts.len()
-    );
+    Setup::each(|mut setup| {
+        let forward = setup.fixtures.tensors("forward").unwrap();
+        let prompts = setup.prompts.clone();
+        let starts: Vec<Sequence> = prompts
+            .iter()
+            .map(|prompt| setup.start(prompt).sequence)
+            .collect();
+        let last: Vec<f32> = setup
+            .forward(&starts)
+            .into_iter()
+            .flat_map(|mut logits| logits.pop().unwrap())
+            .collect();
+        let expected = forward.f32("batch.last_logits").unwrap();
+        let worst = assert_close("last logits", &last, &expected.data, LOGITS_TOLERANCE);
+        println!(
+            "last logits of {} prompts in one batch within {worst:.1e}",
+            prompts.len()
+        );
+    });
 }
 
 #[test]
 fn statistics_of_each_response_match_alone_and_in_one_batch() {
-    let mut setup = Setup::new();
-    let forward = setup.fixtures.tensors("forward").unwrap();
-    let (mut names, mut starts, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
-    for prompt in setup.prompts.clone() {
-        let start = setup.start(&prompt);
-        for (index, response) in prompt.responses.iter().enumerate() {
-            names.push(format!("p{}.r{index}", prompt.index));
-            sequences.push(start.with_response(response));
-            starts.push(start.clone());
+    Setup::each(|mut setup| {
+        let forward = setup.fixtures.tensors("forward").unwrap();
+        let (mut names, mut starts, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
+        for prompt in setup.prompts.clone() {
+            let start = setup.start(&prompt);
+            for (index, response) in prompt.responses.iter().enumerate() {
+                names.push(format!("p{}.r{index}", prompt.index));
+                sequences.push(start.with_response(response));
+                starts.push(start.clone());
+            }
         }
-    }
-    let batched = setup.forward(&sequences);
-    let mut worst = BTreeMap::new();
-    for (index, name) in names.iter().enumerate() {
-        let alone = setup.forward(&sequences[index..=index]).remove(0);
-        for logits in [&alone, &batched[index]] {
-            check_statistics(
-                &forward,
-                name,
-                &starts[index],
-                &sequences[index],
-                logits,
-                &mut worst,
-            );
-        }
-    }
-    println!("{} responses, largest differences: {worst:#?}", names.len());
-}
-
-#[test]
-fn blanked_prompts_match() {
-    let mut setup = Setup::new();
-    let forward = setup.fixtures.tensors("forward").unwrap();
-    let blank = setup.fixtures.tensors("blank").unwrap();
-    let mut worst = BTreeMap::new();
-    for prompt in setup.prompts.clone() {
-        for (form, ids) in &prompt.blank_ids {
-            let keeps_images = form == "black";
-            let (embeds, grids) = if keeps_images {
-                let patches = setup.black_patches(&prompt);
-                (
-                    setup.model.encode_images(&patches, &prompt.grids).unwrap(),
-                    prompt.grids.clone(),
-                )
-            } else {
-                (Vec::new(), Vec::new())
-            };
-            let start = Start::new(&setup.config, ids, &grids, embeds);
-            let sequences: Vec<Sequence> = prompt
-                .responses
-                .iter()
-                .map(|response| start.with_response(response))
-                .collect();
-            let logits = setup.forward(&sequences);
-            for (index, sequence) in sequences.iter().enumerate() {
-                let response = format!("p{}.r{index}", prompt.index);
-                let name = format!("{response}.{form}");
-                let with_image = forward
-                    .f32(&format!("{response}.logprob_t1.0"))
-                    .unwrap()
-                    .data;
-                check_blank(
-                    &blank,
-                    &name,
-                    &start,
-                    sequence,
-                    &logits[index],
-                    &with_image,
+        let batched = setup.forward(&sequences);
+        let mut worst = BTreeMap::new();
+        for (index, name) in names.iter().enumerate() {
+            let alone = setup.forward(&sequences[index..=index]).remove(0);
+            for logits in [&alone, &batched[index]] {
+                check_statistics(
+                    &forward,
+                    name,
+                    &starts[index],
+                    &sequences[index],
+                    logits,
                     &mut worst,
                 );
             }
         }
-    }
-    println!("largest differences: {worst:#?}");
+        println!("{} responses, largest differences: {worst:#?}", names.len());
+    });
+}
+
+#[test]
+fn blanked_prompts_match() {
+    Setup::each(|mut setup| {
+        let forward = setup.fixtures.tensors("forward").unwrap();
+        let blank = setup.fixtures.tensors("blank").unwrap();
+        let mut worst = BTreeMap::new();
+        for prompt in setup.prompts.clone() {
+            for (form, ids) in &prompt.blank_ids {
+                let keeps_images = form == "black";
+                let (embeds, grids) = if keeps_images {
+                    let patches = setup.black_patches(&prompt);
+                    (
+                        setup.model.encode_images(&patches, &prompt.grids).unwrap(),
+                        prompt.grids.clone(),
+                    )
+                } else {
+                    (Vec::new(), Vec::new())
+                };
+                let start = Start::new(&setup.config, ids, &grids, embeds);
+                let sequences: Vec<Sequence> = prompt
+                    .responses
+                    .iter()
+                    .map(|response| start.with_response(response))
+                    .collect();
+                let logits = setup.forward(&sequences);
+                for (index, sequence) in sequences.iter().enumerate() {
+                    let response = format!("p{}.r{index}", prompt.index);
+                    let name = format!("{response}.{form}");
+                    let with_image = forward
+                        .f32(&format!("{response}.logprob_t1.0"))
+                        .unwrap()
+                        .data;
+                    check_blank(
+                        &blank,
+                        &name,
+                        &start,
+                        sequence,
+                        &logits[index],
+                        &with_image,
+                        &mut worst,
+                    );
+                }
+            }
+        }
+        println!("largest differences: {worst:#?}");
+    });
 }
 
 /// Largest difference by kind of statistic.

@@ -19,7 +19,15 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        let fixtures = Fixtures::open().unwrap();
+        Self::of(Fixtures::open().unwrap())
+    }
+
+    /// Runs a test on each set of fixtures.
+    pub(crate) fn each(test: impl Fn(Self)) {
+        Fixtures::each(|fixtures| test(Self::of(fixtures))).unwrap();
+    }
+
+    fn of(fixtures: Fixtures) -> Self {
         let config = ModelConfig::from_dir(&fixtures.model()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("model.safetensors");
