@@ -258,3 +258,19 @@ fn read_json(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_widens_a_tolerance_and_never_narrows_it() {
+        let fixtures = Fixtures::open_dir(shipped(SHIPPED[0])).unwrap();
+        let noise = fixtures.meta["tolerances_fp32_vs_fp64"]["logits"]
+            .as_f64()
+            .unwrap();
+        assert_eq!(fixtures.tolerance(1.0, &["logits"]), 1.0);
+        assert_eq!(fixtures.tolerance(0.0, &["none", "logits"]), 10.0 * noise);
+        assert_eq!(fixtures.tolerance(0.5, &["none"]), 0.5);
+    }
+}

@@ -6,12 +6,12 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`frame`] | the frame's size, its components and their planes |
-//! | [`segments`] | markers and tables, scan by scan |
-//! | [`huffman`] | codes to symbols, bit by bit |
-//! | [`scan`] | one scan's coefficients |
-//! | [`idct`] | 8x8 coefficients to samples |
-//! | [`upsample`] | chroma rows at full width |
+//! | `frame` | the frame's size, its components and their planes |
+//! | `segments` | markers and tables, scan by scan |
+//! | `huffman` | codes to symbols, bit by bit |
+//! | `scan` | one scan's coefficients |
+//! | `idct` | 8x8 coefficients to samples |
+//! | `upsample` | chroma rows at full width |
 
 mod frame;
 mod huffman;

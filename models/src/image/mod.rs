@@ -8,7 +8,7 @@
 //! | [`processor`] | the three steps with the settings of `preprocessor_config.json`: decode, resize, patches |
 //! | [`settings`] | `preprocessor_config.json` |
 //! | [`decode`] | limits, container formats, EXIF turn |
-//! | [`jpeg`] | JPEG with libjpeg's colour arithmetic, CMYK included |
+//! | [`jpeg`] | JPEG: the pixels of libjpeg-turbo, which PIL decodes with |
 //! | [`flatten`] | any sample layout to 8-bit RGB, as PIL converts it; alpha on white |
 //! | [`target_size`] | `smart_resize` |
 //! | [`bicubic`] | PIL's bicubic filter in PIL's fixed-point arithmetic |
