@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use crossbeam_channel::{Receiver, Sender, select};
+use shared::config::{NewWeights, RunConfig};
 use shared::ids::Ticket;
 
 use crate::channel::{Received, receive, send};
@@ -26,8 +27,8 @@ pub struct Generator<'a> {
     pub settings: EngineSettings,
     /// Responses per prompt, G.
     pub group_size: usize,
-    /// Whether weights may change while a group is under way.
-    pub may_be_stale: bool,
+    /// When new weights are taken.
+    pub when: TakeWeights,
     /// Prompts.
     pub prepared: Receiver<Prepared>,
     /// New weights.
@@ -38,6 +39,50 @@ pub struct Generator<'a> {
     pub loaded: &'a AtomicU64,
     /// What was done.
     pub counters: &'a Counters,
+}
+
+/// When weights that are ready replace those in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeWeights {
+    /// Between groups: every group comes from one version.
+    BetweenGroups,
+    /// At once: responses under way continue on them.
+    AtOnce,
+    /// When the groups under way are finished, for which they get so many steps; no group starts meanwhile.
+    AfterGroups {
+        /// At least 1.
+        max_steps: usize,
+    },
+}
+
+impl From<&RunConfig> for TakeWeights {
+    fn from(config: &RunConfig) -> Self {
+        if config.learner.max_staleness == 0 {
+            return Self::BetweenGroups;
+        }
+        match config.rollout.new_weights {
+            NewWeights::Continue => Self::AtOnce,
+            NewWeights::Finish => Self::AfterGroups {
+                max_steps: config.rollout.finish_steps,
+            },
+        }
+    }
+}
+
+impl TakeWeights {
+    /// Whether weights that have waited for `steps` are taken while groups are under way.
+    fn is_due(self, steps: usize) -> bool {
+        match self {
+            Self::BetweenGroups => false,
+            Self::AtOnce => true,
+            Self::AfterGroups { max_steps } => steps >= max_steps,
+        }
+    }
+
+    /// Whether new groups must wait as well while weights wait.
+    fn holds_groups(self) -> bool {
+        matches!(self, Self::AfterGroups { .. })
+    }
 }
 
 impl Generator<'_> {
@@ -54,19 +99,21 @@ impl Generator<'_> {
         let mut under_way: HashMap<Ticket, Prepared> = HashMap::new();
         let mut next_prompt: Option<Prepared> = None;
         let mut next_model: Option<Loaded> = None;
+        let mut steps_waited = 0; // by the first of the weights that wait
         let never = crossbeam_channel::never();
         let clocks = &self.counters.clocks;
         while !is_stopping() {
-            // Weights: at once, or between groups when each must come from one version.
             next_model = self.models.try_iter().last().or(next_model);
-            if (engine.is_idle() || self.may_be_stale)
+            if (engine.is_idle() || self.when.is_due(steps_waited))
                 && let Some(new) = next_model.take()
             {
                 engine.set_model(new.model, new.version);
+                steps_waited = 0;
                 self.loaded.store(new.publication, Ordering::Release);
             }
             // Prompts: as many as have free rows.
-            while engine.has_room() {
+            let is_held = next_model.is_some() && self.when.holds_groups();
+            while !is_held && engine.has_room() {
                 let Some(prompt) = next_prompt.take().or_else(|| self.prepared.try_recv().ok())
                 else {
                     break;
@@ -95,6 +142,7 @@ impl Generator<'_> {
                 continue;
             }
             self.step(&mut engine)?;
+            steps_waited += usize::from(next_model.is_some());
             for group in engine.take_finished() {
                 let Some(prepared) = under_way.remove(&group.ticket) else {
                     continue;
@@ -148,5 +196,22 @@ impl Generator<'_> {
             prompt: prompt.prompt.inputs.clone(),
             blank: prompt.prompt.blank_inputs.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_wait_for_groups_as_long_as_they_were_told_to() {
+        let finish = TakeWeights::AfterGroups { max_steps: 3 };
+        let due = |when: TakeWeights| [0, 2, 3, 1000].map(|steps| when.is_due(steps));
+        assert_eq!(due(TakeWeights::BetweenGroups), [false; 4]);
+        assert_eq!(due(TakeWeights::AtOnce), [true; 4]);
+        assert_eq!(due(finish), [false, false, true, true]);
+        assert!(finish.holds_groups());
+        // Groups of the old version still begin: a learner may be waiting for them.
+        assert!(!TakeWeights::BetweenGroups.holds_groups());
     }
 }

@@ -24,7 +24,7 @@ use shared::telemetry::{Metrics, Source, Telemetry};
 
 use crate::claim::Claims;
 use crate::emit::{Emitter, Summary};
-use crate::generate::Generator;
+use crate::generate::{Generator, TakeWeights};
 use crate::load::probe_engine;
 use crate::reload::follow;
 use crate::setup::Setup;
@@ -142,7 +142,7 @@ fn stages(
     let generator = Generator {
         settings: engine,
         group_size: config.rollout.group_size,
-        may_be_stale,
+        when: TakeWeights::from(config),
         prepared: prepared_in,
         models: models_in,
         outcomes: outcomes_out,

@@ -23,7 +23,7 @@ use shared::{run_dir, weights};
 use tempfile::TempDir;
 
 /// Stands for a response length that is never reached in time.
-const ENDLESS: &str = "endless";
+const ENDLESS: &str = "--max-response-tokens=100000";
 
 /// A run folder with the fixture model published, and the learner's side of it.
 struct Run {
@@ -88,16 +88,11 @@ impl Run {
                 "200",
             ])
             .args(["--threads", "1", "--ring-mib", "1"])
-            .args([
-                "--max-response-tokens",
-                if flags.contains(&ENDLESS) {
-                    "100000"
-                } else {
-                    "20"
-                },
-            ])
-            .args(flags.iter().filter(|flag| **flag != ENDLESS))
+            .args(flags)
             .stderr(Stdio::from(std::fs::File::create(self.log()).unwrap()));
+        if !flags.iter().any(|flag| flag.starts_with("--max-response")) {
+            command.arg("--max-response-tokens=20");
+        }
         command
     }
 
@@ -301,6 +296,49 @@ fn check_shares(run_dir: &Path) {
         // Tickets come in batches here: the stages before and after the engine mostly wait.
         assert!(share("rollout/stage/emit_waiting") > 0.0);
     }
+}
+
+/// First and last version of every response when weights come while the engine is full, in a run that allows staleness.
+fn versions_around_new_weights(flags: &[&str]) -> Vec<(u64, u64)> {
+    let mut run = Run::new();
+    let config = run.dir().join("config.toml");
+    std::fs::write(config, "[learner]\nmax_staleness = 9\n").unwrap();
+    run.start(&[&["--rows", "4", "--max-response-tokens=100"], flags].concat());
+    let mut num_open = 0;
+    loop {
+        // Always some tickets ahead of the engine: it never runs empty by itself.
+        run.open(num_open..num_open + 14);
+        num_open += 14;
+        assert!(num_open < 700, "no response came from the new weights");
+        run.wait_for(usize::try_from(num_open).unwrap() - 10);
+        let newest = run.control.version().unwrap();
+        if newest == PolicyVersion(0) {
+            run.publish(1);
+        }
+        let mut responses = run.records.values().flat_map(|record| &record.responses);
+        if responses.any(|response| response.first_version == PolicyVersion(1)) {
+            break;
+        }
+    }
+    run.wait_for(usize::try_from(num_open).unwrap());
+    let records = run.finish();
+    let responses = records.values().flat_map(|record| &record.responses);
+    responses
+        .map(|response| (response.first_version.0, response.last_version.0))
+        .collect()
+}
+
+#[test]
+fn responses_under_way_continue_on_new_weights_or_are_finished_first() {
+    let finish = ["--new-weights", "finish", "--finish-steps"];
+    for flags in [&[][..], &[&finish[..], &["2"]].concat()] {
+        let versions = versions_around_new_weights(flags);
+        assert!(versions.contains(&(0, 1)), "{flags:?}: {versions:?}");
+    }
+    // Ends only if no group begins while the weights wait: otherwise the engine would never be through with the old ones.
+    let versions = versions_around_new_weights(&[&finish[..], &["100000"]].concat());
+    assert!(!versions.contains(&(0, 1)), "{versions:?}");
+    assert!(versions.contains(&(0, 0)) && versions.contains(&(1, 1)));
 }
 
 #[test]

@@ -76,6 +76,15 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least(1), help_heading = "Sampling")]
     pub max_response_tokens: usize,
 
+    /// With --max-staleness above 0: whether responses under way go on with new weights at once, or are finished with the
+    /// old ones first. Strictly on-policy, weights only change between groups
+    #[arg(long, value_enum, default_value_t = NewWeights::Continue, help_heading = "Sampling")]
+    pub new_weights: NewWeights,
+
+    /// With --new-weights finish: most decoding steps that new weights wait; what is unfinished then continues on them
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least(1), help_heading = "Sampling")]
+    pub finish_steps: usize,
+
     /// How the image is taken away for the second scoring of a response (eq. 8)
     #[arg(long, value_enum, default_value_t = Blank::Empty, help_heading = "Token signals")]
     pub blank: Blank,
@@ -118,6 +127,16 @@ pub enum Engine {
     Cuda,
     /// ONNX Runtime's TensorRT provider
     Trt,
+}
+
+/// What becomes of groups under way when new weights come.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewWeights {
+    /// The next token of every response comes from the new weights
+    Continue,
+    /// They end with the weights they began with; no group begins meanwhile
+    Finish,
 }
 
 /// The form of the prompt without its image, for `log pi(o_it | no image, q)` of eq. 8.
