@@ -24,7 +24,10 @@ fn the_same_call_writes_the_same_solutions() {
     let folder = tempfile::tempdir().unwrap();
     let sft = |name: &str, share: &str| {
         let out = folder.path().join(name);
-        geo_mini(&["sft", "--rows", "30", "--wrong-method-share", share], &out);
+        geo_mini(
+            &["sft", "--rows", "30", "--wrong-method-share", share],
+            &out,
+        );
         std::fs::read(out).unwrap()
     };
     let first = sft("a.parquet", "0.5");

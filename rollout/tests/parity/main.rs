@@ -21,13 +21,6 @@ use tests::compare::assert_close;
 use tests::fixtures::PromptCase;
 use tests::tensors::Tensors;
 
-const EMBEDS_TOLERANCE: f64 = 1e-4;
-const LOGITS_TOLERANCE: f64 = 2e-3;
-/// Log-probabilities and entropies.
-const STATISTICS_TOLERANCE: f64 = 2e-3;
-/// A nucleus has exactly the reference's size where its edge is this far from p.
-const SAFE_MARGIN: f32 = 3e-5;
-
 #[test]
 fn image_embeddings_match_one_prompt_or_all_at_once() {
     Setup::each(|mut setup| {
@@ -47,7 +40,7 @@ fn image_embeddings_match_one_prompt_or_all_at_once() {
                 .f32(&format!("p{}.image_embeds", prompt.index))
                 .unwrap()
                 .data;
-            let worst = assert_close(&prompt.name, &got, &expected, EMBEDS_TOLERANCE);
+            let worst = assert_close(&prompt.name, &got, &expected, embeds_tolerance(&setup));
             println!("{}: image embeddings within {worst:.1e}", prompt.name);
             all_patches.extend(patches);
             all_grids.extend_from_slice(&prompt.grids);
@@ -58,7 +51,7 @@ fn image_embeddings_match_one_prompt_or_all_at_once() {
             "all images in one call",
             &got,
             &all_expected,
-            EMBEDS_TOLERANCE,
+            embeds_tolerance(&setup),
         );
         assert!(setup.model.encode_images(&[], &[]).unwrap().is_empty());
     });
@@ -79,7 +72,7 @@ fn logits_of_every_token_match() {
             );
             let got = setup.forward(&[sequence]).remove(0).concat();
             let expected = forward.f32(&format!("{name}.full_logits")).unwrap();
-            let worst = assert_close(&name, &got, &expected.data, LOGITS_TOLERANCE);
+            let worst = assert_close(&name, &got, &expected.data, logits_tolerance(&setup));
             println!("{name}: logits within {worst:.1e}");
         }
     });
@@ -100,7 +93,12 @@ fn a_ragged_batch_of_prompts_has_the_same_last_logits() {
             .flat_map(|mut logits| logits.pop().unwrap())
             .collect();
         let expected = forward.f32("batch.last_logits").unwrap();
-        let worst = assert_close("last logits", &last, &expected.data, LOGITS_TOLERANCE);
+        let worst = assert_close(
+            "last logits",
+            &last,
+            &expected.data,
+            logits_tolerance(&setup),
+        );
         println!(
             "last logits of {} prompts in one batch within {worst:.1e}",
             prompts.len()
@@ -122,7 +120,7 @@ fn statistics_of_each_response_match_alone_and_in_one_batch() {
             }
         }
         let batched = setup.forward(&sequences);
-        let mut worst = BTreeMap::new();
+        let mut worst = Worst::new(&setup);
         for (index, name) in names.iter().enumerate() {
             let alone = setup.forward(&sequences[index..=index]).remove(0);
             for logits in [&alone, &batched[index]] {
@@ -136,7 +134,11 @@ fn statistics_of_each_response_match_alone_and_in_one_batch() {
                 );
             }
         }
-        println!("{} responses, largest differences: {worst:#?}", names.len());
+        println!(
+            "{} responses, largest differences: {:#?}",
+            names.len(),
+            worst.by_kind
+        );
     });
 }
 
@@ -145,7 +147,7 @@ fn blanked_prompts_match() {
     Setup::each(|mut setup| {
         let forward = setup.fixtures.tensors("forward").unwrap();
         let blank = setup.fixtures.tensors("blank").unwrap();
-        let mut worst = BTreeMap::new();
+        let mut worst = Worst::new(&setup);
         for prompt in setup.prompts.clone() {
             for (form, ids) in &prompt.blank_ids {
                 let keeps_images = form == "black";
@@ -184,12 +186,47 @@ fn blanked_prompts_match() {
                 }
             }
         }
-        println!("largest differences: {worst:#?}");
+        println!("largest differences: {:#?}", worst.by_kind);
     });
 }
 
-/// Largest difference by kind of statistic.
-type Worst = BTreeMap<String, f64>;
+fn embeds_tolerance(setup: &Setup) -> f64 {
+    setup.fixtures.tolerance(1e-4, &["image_embeds"])
+}
+
+fn logits_tolerance(setup: &Setup) -> f64 {
+    setup.fixtures.tolerance(2e-3, &["logits"])
+}
+
+/// Largest differences of log-probabilities and entropies.
+struct Worst {
+    by_kind: BTreeMap<String, f64>,
+    tolerance: f64,
+    /// A nucleus has exactly the reference's size where its edge is this far from p.
+    safe_margin: f64,
+}
+
+impl Worst {
+    fn new(setup: &Setup) -> Self {
+        let statistics = [
+            "logprob_t1.0",
+            "logprob_t0.7",
+            "entropy_t1.0",
+            "entropy_t0.7",
+        ];
+        let margins = ["nucleus_margin_p0.95", "nucleus_margin_p0.99"];
+        Self {
+            by_kind: BTreeMap::new(),
+            tolerance: setup.fixtures.tolerance(2e-3, &statistics),
+            safe_margin: setup.fixtures.tolerance(3e-5, &margins),
+        }
+    }
+
+    fn note(&mut self, kind: &str, difference: f64) {
+        let entry = self.by_kind.entry(kind.to_owned()).or_insert(0.0);
+        *entry = entry.max(difference);
+    }
+}
 
 /// Compares what the tensor `{name}.{kind}` holds, where the file has it.
 fn compare(file: &Tensors, name: &str, kind: &str, got: &[f64], worst: &mut Worst) {
@@ -202,10 +239,9 @@ fn compare(file: &Tensors, name: &str, kind: &str, got: &[f64], worst: &mut Wors
         &full_name,
         &got,
         &file.f32(&full_name).unwrap().data,
-        STATISTICS_TOLERANCE,
+        worst.tolerance,
     );
-    let entry = worst.entry(kind.to_owned()).or_insert(0.0);
-    *entry = entry.max(difference);
+    worst.note(kind, difference);
 }
 
 /// The response's tokens, each with the logits that predict it.
@@ -266,7 +302,7 @@ fn check_statistics(
         }
         assert_eq!(sizes.len(), expected_sizes.len(), "{name}");
         for (index, &size) in sizes.iter().enumerate() {
-            if margins[index] > SAFE_MARGIN {
+            if f64::from(margins[index]) > worst.safe_margin {
                 assert_eq!(
                     size, expected_sizes[index] as usize,
                     "{name}: size of nucleus {p} at {index}"
@@ -330,13 +366,12 @@ fn check_blank(
         for (index, (_, row)) in predictions(start, sequence, logits).enumerate() {
             distribution.load(row, 1.0).unwrap();
             let nucleus = distribution.nucleus(row, p);
-            if nucleus.margin <= f64::from(SAFE_MARGIN) {
+            if nucleus.margin <= worst.safe_margin {
                 expected[index] = nucleus.entropy_renormalised as f32;
             }
             got.push(nucleus.entropy_renormalised as f32);
         }
-        let difference = assert_close(&full_name, &got, &expected, STATISTICS_TOLERANCE);
-        let entry = worst.entry(kind).or_insert(0.0);
-        *entry = entry.max(difference);
+        let difference = assert_close(&full_name, &got, &expected, worst.tolerance);
+        worst.note(&kind, difference);
     }
 }
