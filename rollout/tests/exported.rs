@@ -31,15 +31,24 @@ use setup::{Sequence, Setup, Start};
 use tests::compare::assert_close;
 use tests::fixtures::{Fixtures, PromptCase};
 
-const EMBEDS_TOLERANCE: f64 = 1e-4;
-const LOGITS_TOLERANCE: f64 = 2e-3;
-/// Logits of the two forms of graph: the same f32 sums in another order.
-const FORMS_TOLERANCE: f64 = 2e-4;
 /// A reference token with a smaller margin may be decided by f32 noise.
 const SAFE_MARGIN: f64 = 2e-3;
 const STEPS: usize = 8;
 /// What GroupQueryAttention divides head dims by.
 const HEAD_DIM_UNIT: usize = 8;
+
+fn embeds_tolerance(fixtures: &Fixtures) -> f64 {
+    fixtures.tolerance(1e-4, &["image_embeds"])
+}
+
+fn logits_tolerance(fixtures: &Fixtures) -> f64 {
+    fixtures.tolerance(2e-3, &["logits"])
+}
+
+/// Logits of the two forms of graph: the same f32 sums in another order.
+fn forms_tolerance(fixtures: &Fixtures) -> f64 {
+    fixtures.tolerance(2e-4, &["logits"])
+}
 
 #[test]
 fn image_embeddings_match() {
@@ -53,7 +62,12 @@ fn image_embeddings_match() {
         let expected = format!("p{}.image_embeds", prompt.index);
         let expected = forward.f32(&expected).unwrap().data;
         let got = model.image_embeds(prompt);
-        let worst = assert_close(&prompt.name, &got, &expected, EMBEDS_TOLERANCE);
+        let worst = assert_close(
+            &prompt.name,
+            &got,
+            &expected,
+            embeds_tolerance(&model.fixtures),
+        );
         println!("{}: image embeddings within {worst:.1e}", prompt.name);
         compared += 1;
     }
@@ -85,12 +99,12 @@ fn logits_of_a_ragged_batch_match() {
     for ((prompt, sequence), engine) in prompts.iter().zip(&sequences).zip(&engine) {
         let got;
         (got, rest) = rest.split_at(sequence.ids.len() * vocab_size);
-        let worst = assert_close(&prompt.name, got, engine, FORMS_TOLERANCE);
+        let worst = assert_close(&prompt.name, got, engine, forms_tolerance(&model.fixtures));
         println!("{}: the engine's logits within {worst:.1e}", prompt.name);
         let stored = format!("p{}.r0.full_logits", prompt.index);
         if forward.has(&stored) {
             let expected = forward.f32(&stored).unwrap().data;
-            let worst = assert_close(&stored, got, &expected, LOGITS_TOLERANCE);
+            let worst = assert_close(&stored, got, &expected, logits_tolerance(&model.fixtures));
             println!("{stored}: within {worst:.1e}");
             compared += 1;
         }
@@ -146,7 +160,12 @@ fn greedy_steps_match_with_a_growing_past_and_with_one_written_in_place() {
             // The engine read prompt and response at once: the logits after the prompt and after each token.
             let after = engine.len() - logits[row].len();
             let what = format!("{name}: prompt {index}");
-            let worst = assert_close(&what, &logits[row], &engine[after..], FORMS_TOLERANCE);
+            let worst = assert_close(
+                &what,
+                &logits[row],
+                &engine[after..],
+                forms_tolerance(&model.fixtures),
+            );
             println!("{what}: the engine's logits within {worst:.1e}");
         }
         println!("{name}: {compared} greedy tokens equal");
