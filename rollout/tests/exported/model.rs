@@ -45,7 +45,6 @@ impl Exported {
         let head_dim = config.text.head_dim;
         if !head_dim.is_multiple_of(HEAD_DIM_UNIT) {
             let message = exported.unwrap_err().to_string();
-            println!("{message}");
             let reason = format!("multiple of {HEAD_DIM_UNIT}");
             assert!(
                 message.contains(&format!("head dim {head_dim} ")),
