@@ -65,11 +65,11 @@ impl Exported {
 
     /// `usual`, or what the set's own noise asks for: two f32 results lie twice that apart.
     pub(crate) fn tolerance(&self, usual: f64, quantity: &str) -> f64 {
-        usual.max(2.0 * self.noise(quantity))
+        self.fixtures.tolerance(usual, &[quantity])
     }
 
     pub(crate) fn forms_tolerance(&self) -> f64 {
-        FORMS_TOLERANCE.max(self.noise("logits"))
+        FORMS_TOLERANCE.max(2.0 * self.noise("logits"))
     }
 
     /// How far the reference's f32 lies from its f64.
