@@ -10,7 +10,6 @@ use crate::onnx::{Graph, Value};
 
 /// `down(silu(gate(x)) * up(x))`: x f32 `[T, E]`. `name` gives the published name of a tensor of this MLP, such as
 /// `gate_proj.weight`.
-#[expect(clippy::too_many_arguments, reason = "what the layer is, spelt out")]
 pub fn mlp(
     graph: &mut Graph,
     weights: Weights<'_>,
