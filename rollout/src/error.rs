@@ -31,6 +31,16 @@ pub enum Error {
         /// What to do about it.
         remedy: String,
     },
+    /// The engine's libraries load, but there is no graph for it.
+    #[error(
+        "engine `{0}`: its libraries load, but this version has graphs for the CPU only; use --engine cpu"
+    )]
+    NoGraph(&'static str),
+    /// 8-bit products would saturate.
+    #[error(
+        "--precision int8 needs a CPU with VNNI instructions (avx512_vnni or avx_vnni): others round its sums; use --precision f32"
+    )]
+    Int8,
     /// The weights file is not the layout that the graph points into.
     #[error("{}: {reason}", path.display())]
     Weights {

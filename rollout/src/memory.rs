@@ -1,4 +1,4 @@
-//! Whether a run fits into memory, worked out before anything is loaded. For the CPU engine, which computes in f32.
+//! Whether a run fits into memory, worked out before anything is loaded. For the CPU engine.
 
 // L layers, K kv heads, D head dim, E hidden, V vocab
 
@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use models::config::ModelConfig;
 use models::names;
 use shared::config::RolloutArgs;
+use shared::record::Precision;
 
 use crate::available::Available;
 use crate::engine;
@@ -31,6 +32,8 @@ pub struct Load {
     pub is_scored: bool,
     /// Whether new weights are made ready while the old ones still decode.
     pub is_updated: bool,
+    /// What the decoder's matrices are computed in.
+    pub precision: Precision,
 }
 
 impl From<&RolloutArgs> for Load {
@@ -43,6 +46,7 @@ impl From<&RolloutArgs> for Load {
             max_response_tokens: args.max_response_tokens,
             is_scored: true,
             is_updated: true,
+            precision: args.precision,
         }
     }
 }
@@ -69,6 +73,8 @@ pub struct MemoryPlan {
 struct Sizes {
     weights: u64,
     packed: u64,
+    /// Of the packed ones, the decoder's layers.
+    decoder: u64,
     /// Of one token in the cache: keys and values of all layers.
     cached_token: u64,
     /// Of one token on its way through the widest layer.
@@ -117,11 +123,16 @@ impl MemoryPlan {
             (0, sizes.vocab)
         };
         let pass_tokens = product([group.max(rows), sequence]).min(PASS_TOKENS);
+        let packed = match load.precision {
+            Precision::F32 => sizes.packed,
+            // Ours and ONNX Runtime's copy of it, a byte each.
+            Precision::Int8 => sizes.packed - sizes.decoder / FLOAT_BYTES * (FLOAT_BYTES - 2),
+        };
         let logits = pass_logits.max(product([rows, sizes.vocab]));
         Self {
             weights_bytes: sizes.weights,
-            packed_bytes: sizes.packed,
-            next_packed_bytes: if load.is_updated { sizes.packed } else { 0 },
+            packed_bytes: packed,
+            next_packed_bytes: if load.is_updated { packed } else { 0 },
             cache_bytes: product([rows, sequence, sizes.cached_token]),
             pass_bytes: sum([
                 product([kept, sizes.cached_token]),
@@ -247,6 +258,12 @@ impl Sizes {
         Self {
             weights: tensors.iter().map(bytes).sum(),
             packed: tensors.iter().filter(is_packed).map(bytes).sum(),
+            decoder: tensors
+                .iter()
+                .filter(is_packed)
+                .filter(|spec| spec.name.starts_with("model.layers."))
+                .map(bytes)
+                .sum(),
             cached_token: to_u64(cached) * FLOAT_BYTES,
             passing_token: to_u64(passing) * FLOAT_BYTES,
             vocab: to_u64(text.vocab_size),
@@ -264,7 +281,7 @@ impl fmt::Display for MemoryPlan {
             ..
         } = self.load;
         let mut line = |bytes, what: &str| writeln!(f, "{:>14}  {what}", gib(bytes));
-        line(self.packed_bytes, "weights as the kernels take them (f32)")?;
+        line(self.packed_bytes, "weights as the kernels take them")?;
         if self.next_packed_bytes > 0 {
             line(
                 self.next_packed_bytes,

@@ -40,9 +40,11 @@ impl Setup {
     pub fn new(config: &RunConfig) -> Result<Self> {
         let args = &config.rollout;
         let processor = Arc::new(Processor::from_dir(&config.run.model)?);
-        MemoryPlan::new(&processor.config, Load::from(args)).check_now()?;
         let loader =
             ModelLoader::new(&processor.config, args.engine, args.threads, args.precision)?;
+        if loader.is_on_cpu() {
+            MemoryPlan::new(&processor.config, Load::from(args)).check_now()?;
+        }
         let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
         let template = args.prompt_template.as_deref();
         Ok(Self {
@@ -157,8 +159,13 @@ mod tests {
         let block = KvCache::block_bytes(&text);
         let blocks = |limit_mib| cache_blocks(&text, 4, [33, 64], limit_mib);
         assert_eq!(blocks(None).unwrap(), 4 * 4); // 2 blocks each for prompt and response
-        let mib = (9 * block) >> 20;
-        assert!(blocks(Some(mib.max(1) * 64)).unwrap() <= 16);
+        assert_eq!(blocks(Some(1 << 20)).unwrap(), 16);
+        // Rows that want twice what a MiB holds get what it holds.
+        let of_a_mib = (1 << 20) / block;
+        assert_eq!(
+            cache_blocks(&text, of_a_mib, [32, 32], Some(1)).unwrap(),
+            of_a_mib
+        );
         let long = cache_blocks(&text, 4, [1 << 20, 64], Some(1)).unwrap_err();
         assert!(long.to_string().contains("raise it to"), "{long}");
     }

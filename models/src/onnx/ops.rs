@@ -252,7 +252,7 @@ impl Graph {
     }
 
     /// Rotary embedding and causal attention over a paged cache, which gets the new keys and values (`tor`): to
-    /// `[T, H * D]`. The operator's own documentation is in `rollout` (`engine::attention`).
+    /// `[T, H * D]`. The operator's own documentation is in `rollout` (`engine::kernel::attention`).
     pub fn paged_attention(&mut self, inputs: &PagedAttention<'_>) -> Value {
         let i = inputs;
         let attributes = vec![

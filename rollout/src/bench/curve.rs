@@ -30,7 +30,7 @@ pub struct Point {
     pub cache_mib: f64,
 }
 
-/// By rows at the workload's context, then by context at `--rows` rows, all responses of one group.
+/// By rows (powers of two up to `--rows`) after a short prompt, then by context at `--rows` rows; groups as in the workload.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Vec<Point>> {
     let args = bench.args;
     let mut floor = Floor::new(bench)?;

@@ -59,7 +59,7 @@ pub struct Timing {
     pub tokens_per_second: f64,
 }
 
-/// Parts of the engine's time; they sum to 1.
+/// Parts of the engine's time, each the median over the rounds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Shares {
     /// Embedding images.

@@ -1,9 +1,8 @@
 //! What new weights cost: their session made while nothing else runs, and while the engine decodes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use shared::ids::PolicyVersion;
 
@@ -47,20 +46,24 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Swap> {
         let start = Instant::now();
         engine.step()?;
         bench.check_stop()?;
+        if engine.is_idle() {
+            bail!(
+                "the responses ended before the new weights were ready: raise --rows or --prompts"
+            );
+        }
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
     step()?; // the prompts
     let before: Vec<f64> = (0..8).map(|_| step()).collect::<Result<_>>()?;
-    let (loader, is_made) = (&bench.loader, AtomicBool::new(false));
+    let loader = &bench.loader;
     let mut longest = 0.0_f64;
     let (made, busy_s) = std::thread::scope(|scope| -> Result<_> {
         let loading = scope.spawn(|| {
             let start = Instant::now();
             let made = loader.load(path);
-            is_made.store(true, Ordering::Release);
             (made, start.elapsed().as_secs_f64())
         });
-        while !is_made.load(Ordering::Acquire) {
+        while !loading.is_finished() {
             longest = longest.max(step()?);
         }
         let (made, seconds) = loading

@@ -172,7 +172,8 @@ impl KvCache {
         if num_blocks <= self.num_blocks {
             return Ok(());
         }
-        let mut larger = Self::new(config, num_blocks)?;
+        // Twice as many, so that growing stays rare; what is not touched costs nothing.
+        let mut larger = Self::new(config, num_blocks.max(2 * self.num_blocks))?;
         if let (Some(new), Some(old)) = (&mut larger.memory, &self.memory) {
             new[..old.len()].copy_from_slice(old);
         }

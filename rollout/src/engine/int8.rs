@@ -7,8 +7,11 @@ use memmap2::Mmap;
 use models::checkpoint::QuantizedMatrix;
 use rayon::prelude::*;
 
-use super::kernel::quantize::{PANEL, QuantizePanel};
+use super::kernel::quantize::QuantizeRows;
 use crate::error::{Error, Result};
+
+/// Rows of a matrix that are transposed together: a cache line of each column.
+const PANEL: usize = 64;
 
 /// A matrix in 8 bits.
 #[derive(Debug)]
@@ -57,11 +60,12 @@ fn quantize_matrix(matrix: &QuantizedMatrix, source: &[f32]) -> Int8Matrix {
         .map(|weight| {
             let rows = weight.len() / width;
             let (mut integers, mut scales) = (vec![0; weight.len()], vec![0.0; rows]);
-            pulp::Arch::new().dispatch(QuantizePanel {
-                weight,
+            pulp::Arch::new().dispatch(QuantizeRows {
+                x: weight,
                 integers: &mut integers,
                 scales: &mut scales,
                 width,
+                middle: 0,
             });
             (integers, scales)
         })

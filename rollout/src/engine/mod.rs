@@ -12,6 +12,7 @@
 //! - `inputs`: a prompt as the model takes it
 //! - `schedule`: which responses are under way, and which come next
 //! - `pass`: new tokens of many sequences, packed
+//! - `group`: a group while it is generated
 //! - `decode`: a pass with one token per row; `stream`: passes over known tokens (prompts, `score`)
 //! - `sample`: the sampler over many rows
 //! - `spent`: where the time went
@@ -69,7 +70,7 @@ pub struct EngineSettings {
     pub sampling: Sampling,
 }
 
-/// Decodes groups of responses with one version of the weights at a time.
+/// Decodes groups of responses with one version of the weights at a time. After an error it is of no further use.
 pub struct Engine {
     settings: EngineSettings,
     model: EngineModel,

@@ -1,4 +1,4 @@
-//! The model on ONNX Runtime: this module and its two parts alone name `ort`.
+//! The model on ONNX Runtime: this module and its parts alone name `ort`.
 //!
 //! `// T new tokens, N image tokens, R rows of logits, E hidden, V vocab`
 //!
@@ -72,6 +72,15 @@ impl EngineLoader {
         precision: Precision,
     ) -> Result<Self> {
         probe(kind)?;
+        if kind != EngineKind::Cpu {
+            return Err(Error::NoGraph(match kind {
+                EngineKind::Trt => "trt",
+                _ => "cuda",
+            }));
+        }
+        if precision == Precision::Int8 && !has_exact_int8() {
+            return Err(Error::Int8);
+        }
         let layout = F32Layout::new(&models::names::tensors(config));
         let quantized = match precision {
             Precision::F32 => Vec::new(),
@@ -191,8 +200,10 @@ impl EngineModel {
         check("patches", num_patches * patch_dim, patches.len())?;
         let mut embeds = Vec::new();
         let mut patches = patches;
-        // Images of one size go together: then no attention needs padding.
-        for group in grids.chunk_by(|a, b| frame_patches(a) == frame_patches(b)) {
+        let mut grids = grids;
+        while !grids.is_empty() {
+            let (group, later) = grids.split_at(images_of_a_pass(grids));
+            grids = later;
             let num_patches: usize = group.iter().map(Grid::num_patches).sum();
             let (now, later) = patches.split_at(num_patches * patch_dim);
             patches = later;
@@ -283,9 +294,19 @@ impl EngineModel {
     }
 }
 
-/// Patches of one frame: what attends to each other in the blocks over whole images.
-fn frame_patches(grid: &Grid) -> usize {
-    grid.h * grid.w
+/// Patches of a pass of the vision tower: enough for a full matrix product, few enough for the activations.
+pub const PASS_PATCHES: usize = 4096;
+
+/// How many of the first images go together: those of one size, so that no attention needs padding and none depends on its
+/// neighbours, up to [`PASS_PATCHES`]; at least one.
+fn images_of_a_pass(grids: &[Grid]) -> usize {
+    let size = grids.first().map(|grid| (grid.h, grid.w));
+    let mut patches = 0;
+    let fits = |grid: &&Grid| {
+        patches += grid.num_patches();
+        Some((grid.h, grid.w)) == size && patches <= PASS_PATCHES
+    };
+    grids.iter().take_while(fits).count().max(1)
 }
 
 /// Refuses a file that is not in the layout that the graphs point into.
@@ -306,6 +327,15 @@ fn check_weights(path: &Path, layout: &F32Layout) -> Result<()> {
         )),
         Err(error) => Err(refused(&error.to_string())),
     }
+}
+
+/// Whether products of u8 and i8 are summed without saturation here. Without these instructions ONNX Runtime adds pairs of
+/// products in 16 bits, which our full range of weights overflows.
+fn has_exact_int8() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    return true;
 }
 
 fn check(tensor: &'static str, expected: usize, got: usize) -> Result<()> {

@@ -134,6 +134,7 @@ fn check_memory(args: &EvalArgs, num_samples: usize, config: &ModelConfig) -> Re
         max_response_tokens: args.max_response_tokens,
         is_scored: false,
         is_updated: false,
+        precision: args.precision,
     };
     MemoryPlan::new(config, load).check_now()
 }

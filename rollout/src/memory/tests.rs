@@ -27,6 +27,7 @@ fn run() -> Load {
         max_response_tokens: 2048,
         is_scored: true,
         is_updated: true,
+        precision: Precision::F32,
     }
 }
 
@@ -159,4 +160,19 @@ fn the_table_names_the_options() {
         "{table}"
     );
     assert_eq!(table.lines().count(), 6, "{table}");
+}
+
+#[test]
+fn int8_needs_half_of_the_decoder() {
+    let load = Load {
+        precision: Precision::Int8,
+        ..run()
+    };
+    let (whole, rounded) = (
+        MemoryPlan::new(&config_3b(), run()),
+        MemoryPlan::new(&config_3b(), load),
+    );
+    // q, k, v, o, gate, up and down of 36 layers, 2 bytes less each.
+    let layer = 2048 * (2048 + 512) + 2048 * 2048 + 3 * 2048 * 11_008;
+    assert_eq!(whole.packed_bytes - rounded.packed_bytes, 2 * 36 * layer);
 }

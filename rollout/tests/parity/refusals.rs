@@ -32,8 +32,8 @@ fn an_engine_without_its_libraries_names_them_and_the_remedy() {
                 );
                 assert!(!message.contains('\n'), "{message}");
             }
-            // Where the libraries are installed the next thing to be missing is the weights file.
-            Err(rollout::Error::Weights { .. }) => println!("{library} loads here"),
+            // Where the libraries are installed the next thing to be missing is the graph.
+            Err(rollout::Error::NoGraph(_)) => println!("{library} loads here"),
             other => panic!("{kind:?}: {other:?}"),
         }
     }

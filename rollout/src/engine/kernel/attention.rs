@@ -15,8 +15,8 @@
 //! with the same prefix and one new token each go through the prefix together, so that its keys are read once.
 
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use pulp::NullaryFnOnce;
 
@@ -111,18 +111,19 @@ impl PagedAttention {
         let next = AtomicUsize::new(0);
         let cache = &*cache;
         parallel(self.workers.len().min(jobs.len()), &|worker| {
-            let Ok(mut tile) = self.workers[worker].lock() else {
-                return; // another thread died, and with it the pass
-            };
+            // A panic here ends the process (C code is in between), so no lock is ever found poisoned.
+            let tile = &mut *self.workers[worker]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             while let Some((part, rows)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let Ok(mut rows) = rows.lock() else { return };
+                let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
                 pulp::Arch::new().dispatch(Attend {
                     layout,
                     inputs,
                     sequences: &sequences[part.sequences.clone()],
                     tokens: part.tokens.clone(),
                     cache,
-                    tile: &mut tile,
+                    tile,
                     out: &mut rows,
                 });
             }

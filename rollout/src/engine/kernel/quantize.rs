@@ -4,8 +4,8 @@
 
 use pulp::NullaryFnOnce;
 
-/// Integers of a row stand around this.
-const MIDDLE: u8 = 128;
+/// What stands for 0 in a row of activations.
+pub(in crate::engine) const MIDDLE: u8 = 128;
 /// Largest distance from zero.
 const LARGEST: f32 = 127.0;
 /// 1.5 * 2^23: added, it rounds half to even and leaves the integer in the low bits.
@@ -51,13 +51,16 @@ fn nearest(x: f32) -> u8 {
     low
 }
 
-/// Rows of x f32 `[T, I]` to u8 around 128 and the scale of each row.
+/// Rows of x f32 `[T, I]` to integers around `middle` and the scale of each row: u8 around [`MIDDLE`] for activations, i8
+/// around 0 (in two's complement) for the output channels of a weight.
 pub(in crate::engine) struct QuantizeRows<'a> {
     pub(in crate::engine) x: &'a [f32],
     pub(in crate::engine) integers: &'a mut [u8],
     pub(in crate::engine) scales: &'a mut [f32],
     /// I.
     pub(in crate::engine) width: usize,
+    /// What stands for 0.
+    pub(in crate::engine) middle: u8,
 }
 
 impl NullaryFnOnce for QuantizeRows<'_> {
@@ -71,7 +74,7 @@ impl NullaryFnOnce for QuantizeRows<'_> {
             let (inverse, back) = scales(row);
             *scale = back;
             for (integer, &x) in integers.iter_mut().zip(row) {
-                *integer = nearest(x * inverse).wrapping_add(MIDDLE);
+                *integer = nearest(x * inverse).wrapping_add(self.middle);
             }
         }
     }
@@ -107,38 +110,6 @@ impl NullaryFnOnce for ScaleRows<'_> {
     }
 }
 
-/// Rows of a matrix that are transposed together: a cache line of each column.
-pub(in crate::engine) const PANEL: usize = 64;
-
-/// Up to [`PANEL`] rows of a weight f32 `[O, I]`, from row `first` on, to i8 in a buffer `[PANEL, I]` and their scales.
-pub(in crate::engine) struct QuantizePanel<'a> {
-    /// `[rows, I]`.
-    pub(in crate::engine) weight: &'a [f32],
-    /// `[rows, I]`.
-    pub(in crate::engine) integers: &'a mut [u8],
-    /// `[rows]`.
-    pub(in crate::engine) scales: &'a mut [f32],
-    /// I.
-    pub(in crate::engine) width: usize,
-}
-
-impl NullaryFnOnce for QuantizePanel<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let rows = self.weight.chunks_exact(self.width);
-        let integers = self.integers.chunks_exact_mut(self.width);
-        for ((row, integers), scale) in rows.zip(integers).zip(self.scales) {
-            let (inverse, back) = scales(row);
-            *scale = back;
-            for (integer, &x) in integers.iter_mut().zip(row) {
-                *integer = nearest(x * inverse); // two's complement
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +126,7 @@ mod tests {
             integers: &mut integers,
             scales: &mut scales,
             width,
+            middle: MIDDLE,
         }
         .call();
         assert_eq!(scales[2], 0.0);
@@ -172,6 +144,7 @@ mod tests {
             integers: &mut alone,
             scales: &mut scale,
             width,
+            middle: MIDDLE,
         }
         .call();
         assert_eq!(
@@ -192,14 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn panels_are_symmetric() {
+    fn weights_are_symmetric() {
         let weight = [-2.0, 1.0, 0.0, 2.0, 0.5, -0.25];
         let (mut integers, mut scales) = ([0; 6], [0.0; 2]);
-        QuantizePanel {
-            weight: &weight,
+        QuantizeRows {
+            x: &weight,
             integers: &mut integers,
             scales: &mut scales,
             width: 3,
+            middle: 0,
         }
         .call();
         let integers: Vec<i8> = integers.iter().map(|&byte| byte.cast_signed()).collect();

@@ -10,12 +10,12 @@ use models::onnx::TOR;
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
-use ort::value::{TensorElementType, ValueRef};
+use ort::value::{DynTensorValueType, TensorElementType, ValueRef};
 
 use crate::engine::cache::CacheLayout;
 use crate::engine::kernel::attention::{Inputs, PagedAttention};
 use crate::engine::kernel::lanes::Lanes;
-use crate::engine::kernel::quantize::{QuantizeRows, ScaleRows};
+use crate::engine::kernel::quantize::{MIDDLE, QuantizeRows, ScaleRows};
 use crate::engine::kernel::silu::SiluMul;
 
 /// The operators, for a session with so many threads.
@@ -88,15 +88,17 @@ impl Kernel for PagedAttentionKernel {
             .collect::<ort::Result<_>>()?;
         let (shape, qkv) = inputs[0].try_extract_tensor::<f32>()?;
         let tokens = shape[0];
-        let (cache_shape, cache) = inputs[3].try_extract_tensor::<f32>()?;
+        let cache = required(context, 3)?.downcast::<DynTensorValueType>()?;
+        let cache_shape = cache.shape();
         let layout = CacheLayout {
             num_layers: usize::try_from(cache_shape[1]).unwrap_or(0),
             ..self.layout
         };
-        // SAFETY: the memory is a `KvCache` lent mutably for this run (`Bindings::bind_cache`), the graph's nodes run one after
-        // the other, and nothing else reads it while they do.
-        let cache =
-            unsafe { std::slice::from_raw_parts_mut(cache.as_ptr().cast_mut(), cache.len()) };
+        let length = cache_shape.num_elements();
+        let cache = cache.data_ptr().cast::<f32>().cast_mut();
+        // SAFETY: ONNX Runtime's own pointer to `length` f32: a `KvCache` lent mutably for this run (`Bindings::bind_cache`). The
+        // graph's nodes run one after the other, each works on its own layer, and nothing else reads it while they do.
+        let cache = unsafe { std::slice::from_raw_parts_mut(cache, length) };
         let Ok(cache) = bytemuck::try_cast_slice_mut::<f32, Lanes>(cache) else {
             return Err(ort::Error::new("the cache is not aligned"));
         };
@@ -230,6 +232,7 @@ impl Kernel for RowWiseKernel {
                         integers,
                         scales,
                         width,
+                        middle: MIDDLE,
                     });
                 })
             }
