@@ -13,10 +13,12 @@
 //! - `schedule`: which responses are under way, and which come next
 //! - `pass`: new tokens of many sequences, packed
 //! - `group`: a group while it is generated
+//! - `admit`: waiting responses into free rows
 //! - `decode`: a pass with one token per row; `stream`: passes over known tokens (prompts, `score`)
 //! - `sample`: the sampler over many rows
 //! - `spent`: where the time went
 
+mod admit;
 pub mod cache;
 mod decode;
 mod group;
@@ -51,7 +53,6 @@ use decode::NextToken;
 use group::Group;
 use schedule::{Schedule, Seat};
 use score::Given;
-use stream::Stream;
 
 /// What does not change while the engine lives.
 #[derive(Debug, Clone)]
@@ -197,115 +198,6 @@ impl Engine {
             self.accept(&tokens);
         }
         self.finish()
-    }
-
-    /// Fills free rows: each new prompt is read once, and the first token of each response drawn from its logits.
-    fn schedule(&mut self) -> Result<()> {
-        let start = self.schedule.rows().len();
-        let longest = blocks_of(self.settings.max_response_tokens);
-        let (groups, cache) = (&mut self.groups, &mut self.cache);
-        let mut prompts = Vec::new();
-        loop {
-            let placed = self.schedule.place(|seat| {
-                let Some(group) = groups.get_mut(&seat.group) else {
-                    return true;
-                };
-                let prompt = if group.started == 0 {
-                    blocks_of(group.job.prompt.len())
-                } else {
-                    0
-                };
-                let is_admitted = cache.promise(longest + prompt);
-                if is_admitted && group.started == 0 {
-                    prompts.push(seat.group);
-                }
-                group.started += usize::from(is_admitted);
-                is_admitted
-            });
-            if placed.is_none() {
-                break;
-            }
-        }
-        self.prefill(&prompts)?;
-        self.draw_first(start)
-    }
-
-    /// Reads the prompts of groups; several go through a pass together.
-    fn prefill(&mut self, keys: &[u64]) -> Result<()> {
-        let prompts: Vec<&PromptInputs> = keys
-            .iter()
-            .filter_map(|key| self.groups.get(key).map(|group| &group.job.prompt))
-            .collect();
-        if prompts.is_empty() {
-            return Ok(());
-        }
-        let start = Instant::now();
-        let embeds = stream::embed_images(&mut self.model, &prompts)?;
-        self.spent.vision += start.elapsed();
-        let start = Instant::now();
-        let mut streams: Vec<_> = prompts
-            .iter()
-            .zip(&embeds)
-            .map(|(prompt, embeds)| Stream::prompt(prompt, embeds))
-            .collect();
-        let mut logits_of = vec![Vec::new(); keys.len()];
-        stream::read(
-            &mut self.model,
-            &mut self.cache,
-            &mut streams,
-            |wanted, logits| {
-                for (place, row) in wanted.iter().zip(logits.rows()?) {
-                    logits_of[place.stream] = row.to_vec();
-                }
-                Ok(())
-            },
-        )?;
-        let blocks: Vec<_> = streams.into_iter().map(|stream| stream.blocks).collect();
-        for ((key, blocks), logits) in keys.iter().zip(blocks).zip(logits_of) {
-            if let Some(group) = self.groups.get_mut(key) {
-                group.prompt_blocks = blocks;
-                group.first_logits = Some(logits);
-                group.prefill_version = self.version;
-            }
-        }
-        self.spent.prefill += start.elapsed();
-        Ok(())
-    }
-
-    /// Draws the first token of the responses in the rows from `start` on.
-    fn draw_first(&mut self, start: usize) -> Result<()> {
-        let clock = Instant::now();
-        let seats = self.schedule.rows()[start..].to_vec();
-        let of = |seat: &Seat| {
-            let group = self.groups.get(&seat.group)?;
-            let number = uniform(
-                self.settings.run_seed,
-                group.job.ticket.0,
-                to_u64(seat.response),
-                0,
-            );
-            Some((
-                group.first_logits.as_deref()?,
-                number,
-                group.prefill_version,
-            ))
-        };
-        let known: Vec<_> = seats.iter().filter_map(of).collect();
-        let logits: Vec<&[f32]> = known.iter().map(|(logits, ..)| *logits).collect();
-        let uniforms: Vec<f64> = known.iter().map(|(_, number, _)| *number).collect();
-        let versions: Vec<_> = known.iter().map(|(.., version)| *version).collect();
-        let tokens = sample::draw_rows(&mut self.samplers, &logits, &uniforms)?;
-        for ((seat, token), version) in seats.into_iter().zip(tokens).zip(versions) {
-            self.extend(seat, token, version);
-            if let Some(group) = self.groups.get_mut(&seat.group)
-                && group.started == group.job.group_size
-            {
-                group.first_logits = None;
-            }
-        }
-        self.free_rows();
-        self.spent.sampling += clock.elapsed();
-        Ok(())
     }
 
     /// One decoding pass over the rows in use; logits [rows, V].
