@@ -1,7 +1,7 @@
 //! The ONNX Runtime library, its options and its providers.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use models::checkpoint::QuantizedMatrix;
 use ort::environment::Environment;
@@ -31,9 +31,19 @@ pub(super) fn open(
             .with_external_initializer(name, tensor)
             .map_err(runtime("handing over the 8-bit matrices"))?;
     }
-    builder
-        .commit_from_memory(graph)
-        .map_err(runtime("opening the graph"))
+    // ONNX Runtime files our operators' domain in a table of the process when a session first brings it, and two sessions that
+    // do so at the same moment collide: until one is open they come one by one.
+    static IS_FILED: Mutex<bool> = Mutex::new(false);
+    let mut is_filed = IS_FILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let opened = if *is_filed {
+        drop(is_filed);
+        builder.commit_from_memory(graph)
+    } else {
+        let opened = builder.commit_from_memory(graph);
+        *is_filed = opened.is_ok();
+        opened
+    };
+    opened.map_err(runtime("opening the graph"))
 }
 
 /// 8-bit matrices under the names that a graph knows them by.
