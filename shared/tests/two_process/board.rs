@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use shared::control::{LearnerControl, Seat, SeatStatus, Waiting};
 use shared::ids::{PolicyVersion, Ticket};
 use shared::ring::{Consumer, Producer};
 
-use super::{Process, RING_BYTES, Random, append, frame, lines, word};
+use super::{Process, RING_BYTES, Random, append, frame, lines, note, word};
 
 /// On a machine so busy that nobody gets anything done between two kills, the killing has to end.
 const MAX_KILLS: u64 = 60;
@@ -141,7 +140,7 @@ pub(super) fn learn(run_dir: &Path, tickets: u64) {
     let mut drain = |control: &mut LearnerControl, have: &mut BTreeSet<u64>| {
         turn(control, &mut rings, have, &mut |ticket, is_new| {
             if is_new {
-                log.write_all(format!("{ticket}\n").as_bytes()).unwrap();
+                note(&mut log, &format!("{ticket}"));
             }
         });
     };

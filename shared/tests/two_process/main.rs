@@ -10,6 +10,7 @@ mod ring;
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -134,5 +135,12 @@ fn append(path: &Path) -> File {
 fn lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'));
-    text.lines().map(str::to_owned).collect()
+    text.lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
+/// Adds a line of 32 bytes. A write that crosses a page may be cut there when its process is killed; these never cross one.
+fn note(log: &mut fs::File, text: &str) {
+    log.write_all(format!("{text:<31}\n").as_bytes()).unwrap();
 }

@@ -1,14 +1,13 @@
 //! Both ends of one ring, killed and replaced.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use shared::ring::{Consumer, Producer};
 
-use super::{NEVER, Process, RING_BYTES, Random, append, frame, lines, word};
+use super::{NEVER, Process, RING_BYTES, Random, append, frame, lines, note, word};
 
 /// Role: pushes frames as fast as there is room, and notes each after it is published.
 pub(super) fn write_frames(folder: &Path, writer: u64) {
@@ -16,8 +15,7 @@ pub(super) fn write_frames(folder: &Path, writer: u64) {
     let mut log = append(&folder.join("written"));
     for number in 0.. {
         assert!(producer.push(&frame(writer, number), NEVER).unwrap());
-        log.write_all(format!("{writer} {number}\n").as_bytes())
-            .unwrap();
+        note(&mut log, &format!("{writer} {number}"));
     }
 }
 
@@ -25,8 +23,7 @@ pub(super) fn write_frames(folder: &Path, writer: u64) {
 pub(super) fn read_frames(folder: &Path, reader: u64) {
     let path = folder.join("ring");
     let mut log = append(&folder.join("read"));
-    log.write_all(format!("reader {reader}\n").as_bytes())
-        .unwrap();
+    note(&mut log, &format!("reader {reader}"));
     while !path.exists() {
         thread::sleep(Duration::from_millis(1));
     }
@@ -39,8 +36,7 @@ pub(super) fn read_frames(folder: &Path, reader: u64) {
                 out == frame(writer, number),
                 "frame {number} of writer {writer} is torn"
             );
-            log.write_all(format!("{writer} {number}\n").as_bytes())
-                .unwrap();
+            note(&mut log, &format!("{writer} {number}"));
         } else {
             consumer.wait(Duration::from_millis(100)).unwrap();
         }
