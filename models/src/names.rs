@@ -52,6 +52,12 @@ pub fn merger(tensor: &str) -> String {
     format!("visual.merger.{tensor}")
 }
 
+/// The matrix that gives the logits: the embedding table where the two are tied.
+#[must_use]
+pub const fn head_name(is_tied: bool) -> &'static str {
+    if is_tied { EMBED_TOKENS } else { LM_HEAD }
+}
+
 /// Every tensor of a model, in publication order. A tied model has no [`LM_HEAD`].
 pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     let mut specs = text_tensors(config);

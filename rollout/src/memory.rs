@@ -75,6 +75,8 @@ struct Sizes {
     packed: u64,
     /// Of the packed ones, the decoder's layers.
     decoder: u64,
+    /// And the matrix that gives the logits.
+    head: u64,
     /// Of one token in the cache: keys and values of all layers.
     cached_token: u64,
     /// Of one token on its way through the widest layer.
@@ -125,8 +127,8 @@ impl MemoryPlan {
         let pass_tokens = product([group.max(rows), sequence]).min(PASS_TOKENS);
         let packed = match load.precision {
             Precision::F32 => sizes.packed,
-            // Ours and ONNX Runtime's copy of it, a byte each.
-            Precision::Int8 => sizes.packed - sizes.decoder / FLOAT_BYTES * (FLOAT_BYTES - 2),
+            Precision::Int8 => sizes.packed - saved_by_int8(sizes.decoder),
+            Precision::Int8Head => sizes.packed - saved_by_int8(sizes.decoder + sizes.head),
         };
         let logits = pass_logits.max(product([rows, sizes.vocab]));
         Self {
@@ -264,6 +266,7 @@ impl Sizes {
                 .filter(|spec| spec.name.starts_with("model.layers."))
                 .map(bytes)
                 .sum(),
+            head: to_u64(text.vocab_size * text.hidden_size) * FLOAT_BYTES,
             cached_token: to_u64(cached) * FLOAT_BYTES,
             passing_token: to_u64(passing) * FLOAT_BYTES,
             vocab: to_u64(text.vocab_size),
@@ -304,6 +307,11 @@ impl fmt::Display for MemoryPlan {
             "more for the weights file, which the system may drop and read again",
         )
     }
+}
+
+/// What 8 bits leave of f32 matrices is two bytes a number: ours, and ONNX Runtime's copy.
+const fn saved_by_int8(bytes: u64) -> u64 {
+    bytes / FLOAT_BYTES * (FLOAT_BYTES - 2)
 }
 
 /// The largest number from 1 to `most` that `fits`, which holds up to some number.

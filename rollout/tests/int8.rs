@@ -18,11 +18,16 @@ fn groups(model: &Model, rows: usize) -> Vec<FinishedGroup> {
 
 #[test]
 fn responses_do_not_depend_on_the_rows_in_flight() {
-    let model = Model::load_as(Precision::Int8);
-    let alone = groups(&model, 1);
-    for rows in [3, 16, 64] {
-        for (one, other) in alone.iter().zip(groups(&model, rows)) {
-            assert_eq!(one.responses, other.responses, "with {rows} rows");
+    for precision in [Precision::Int8, Precision::Int8Head] {
+        let model = Model::load_as(precision);
+        let alone = groups(&model, 1);
+        for rows in [3, 16, 64] {
+            for (one, other) in alone.iter().zip(groups(&model, rows)) {
+                assert_eq!(
+                    one.responses, other.responses,
+                    "{precision} with {rows} rows"
+                );
+            }
         }
     }
 }
@@ -50,17 +55,29 @@ fn mismatch(other: &mut Engine, prompts: &[PromptInputs], groups: &[FinishedGrou
 
 #[test]
 fn logprobs_are_those_of_the_rounded_policy_which_is_near_the_whole_one() {
-    let rounded = Model::load_as(Precision::Int8);
     let whole = Model::load();
+    let [without_head, with_head] = [Precision::Int8, Precision::Int8Head].map(|precision| {
+        let (mean, largest) = mismatch_of(precision, &whole);
+        println!("{precision} against f32: mean |d logprob| {mean:.4}, largest {largest:.3}");
+        // Rounded it must be, and no more than that: the model is small and steep (a blanked image moves its logprobs by 2.5
+        // nats in the mean), a wrong scale would be off by whole nats.
+        assert!(mean > 1e-4 && mean < 0.4, "{mean}");
+        mean
+    });
+    assert!(
+        without_head != with_head,
+        "the head is rounded where it should not be, or not where it should"
+    );
+}
+
+/// [`mismatch`] of what an engine of this precision generates, with an f32 engine. It agrees with itself.
+fn mismatch_of(precision: Precision, whole: &Model) -> (f64, f64) {
+    let rounded = Model::load_as(precision);
     let groups = groups(&rounded, 16);
     let prompts: Vec<PromptInputs> = rounded.jobs(4).into_iter().map(|job| job.prompt).collect();
     // Read again by the same engine: decoding and scoring are the same arithmetic, to the last bit.
     let mut same = rounded.engine(rounded.settings(16, 40));
     assert_eq!(mismatch(&mut same, &prompts, &groups), (0.0, 0.0));
     let mut other = whole.engine(whole.settings(16, 40));
-    let (mean, largest) = mismatch(&mut other, &prompts, &groups);
-    println!("int8 against f32: mean |d logprob| {mean:.4}, largest {largest:.3}");
-    // Rounded it must be, and no more than that: the model is small and steep (a blanked image moves its logprobs by 2.5 nats
-    // in the mean), a wrong scale would be off by whole nats.
-    assert!(mean > 1e-4 && mean < 0.4, "{mean}");
+    mismatch(&mut other, &prompts, &groups)
 }

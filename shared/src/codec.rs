@@ -38,6 +38,7 @@ pub fn encode(record: &GroupRecord) -> Vec<u8> {
     out.bytes.push(match record.precision {
         Precision::F32 => 0,
         Precision::Int8 => 1,
+        Precision::Int8Head => 2,
     });
     out.u64(record.responses.len() as u64);
     for response in &record.responses {
@@ -85,6 +86,7 @@ pub fn decode(bytes: &[u8]) -> Result<GroupRecord> {
         precision: match input.array::<1>("precision")? {
             [0] => Precision::F32,
             [1] => Precision::Int8,
+            [2] => Precision::Int8Head,
             [other] => return Err(refuse("precision", format!("{other} is unknown"))),
         },
         responses: input.items("responses", MIN_RESPONSE_BYTES, Reader::response)?,

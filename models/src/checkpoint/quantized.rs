@@ -4,7 +4,7 @@
 
 use super::F32Layout;
 use crate::config::ModelConfig;
-use crate::names::text_layer;
+use crate::names::{head_name, text_layer};
 
 /// Matrices that stand one above the other in the weights file, as one.
 #[derive(Debug, Clone)]
@@ -33,9 +33,13 @@ impl QuantizedMatrix {
     }
 }
 
-/// All linear layers of the decoder but the head, for a model whose published weights lie as `layout` says.
+/// All linear layers of the decoder, the head only if asked for, of a model whose published weights lie as `layout` says.
 #[must_use]
-pub fn quantized_matrices(config: &ModelConfig, layout: &F32Layout) -> Vec<QuantizedMatrix> {
+pub fn quantized_matrices(
+    config: &ModelConfig,
+    layout: &F32Layout,
+    with_head: bool,
+) -> Vec<QuantizedMatrix> {
     let text = &config.text;
     let queries = text.num_heads * text.head_dim;
     let keys = text.num_kv_heads * text.head_dim;
@@ -50,9 +54,7 @@ pub fn quantized_matrices(config: &ModelConfig, layout: &F32Layout) -> Vec<Quant
         (&["mlp.gate_proj", "mlp.up_proj"], hidden, 2 * mlp),
         (&["mlp.down_proj"], mlp, hidden),
     ];
-    let matrix = |layer: usize, (parts, in_features, out_features): (&[&str], usize, usize)| {
-        let name = |part: &&str| text_layer(layer, &format!("{part}.weight"));
-        let names: Vec<String> = parts.iter().map(name).collect();
+    let matrix = |names: Vec<String>, in_features, out_features| {
         // A layout of another model has no such tensor, and its graph no such layer.
         let source = names.first().and_then(|name| layout.offset(name))?;
         Some(QuantizedMatrix {
@@ -62,8 +64,15 @@ pub fn quantized_matrices(config: &ModelConfig, layout: &F32Layout) -> Vec<Quant
             source,
         })
     };
-    (0..text.num_layers)
-        .flat_map(|layer| shapes.map(|shape| matrix(layer, shape)))
-        .flatten()
-        .collect()
+    let layers = (0..text.num_layers).flat_map(|layer| {
+        shapes.map(|(parts, in_features, out_features)| {
+            let name = |part: &&str| text_layer(layer, &format!("{part}.weight"));
+            matrix(parts.iter().map(name).collect(), in_features, out_features)
+        })
+    });
+    let head = with_head.then(|| {
+        let name = head_name(config.tie_word_embeddings);
+        matrix(vec![name.to_owned()], hidden, text.vocab_size)
+    });
+    layers.chain(head).flatten().collect()
 }

@@ -31,13 +31,14 @@
 
 use super::Form;
 use super::attention::{Cache, Pass, text_attention};
+use super::linear::{Projected, linear};
 use super::mlp::mlp;
 use super::rope::text_rotation;
 use super::weights::Weights;
 use crate::checkpoint::{F32Layout, QuantizedMatrix};
 use crate::config::{ModelConfig, TextConfig};
 use crate::error::Result;
-use crate::names::{EMBED_TOKENS, FINAL_NORM, LM_HEAD, text_layer};
+use crate::names::{EMBED_TOKENS, FINAL_NORM, head_name, text_layer};
 use crate::onnx::{DataType, Graph, Value};
 
 /// The graph's bytes.
@@ -95,12 +96,11 @@ pub fn build(
     graph.scope("head");
     let wanted = graph.gather(&hidden, &logit_positions); // [R, E]
     let wanted = norm(graph, weights, text, FINAL_NORM, &wanted)?;
-    let head = if config.tie_word_embeddings {
-        embeddings
-    } else {
-        weights.tensor(graph, LM_HEAD)?
-    }; // [V, E]
-    let logits = graph.linear(&wanted, &head, None); // [R, V]
+    let head = [head_name(config.tie_word_embeddings).to_owned()];
+    let logits = match linear(graph, weights, &head, None, &wanted)? {
+        Projected::Whole(logits) => logits,
+        Projected::Scaled { rows, scales } => graph.mul(&rows, &scales),
+    }; // [R, V]
     let logits = graph.rename(&logits, "logits");
     graph.output(
         &logits,

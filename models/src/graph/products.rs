@@ -9,7 +9,7 @@ use super::weights::Weights;
 use crate::checkpoint::F32Layout;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::names::{EMBED_TOKENS, LM_HEAD, text_layer};
+use crate::names::{head_name, text_layer};
 use crate::onnx::{DataType, Graph};
 
 /// The graph's bytes, and the names of its outputs.
@@ -61,12 +61,7 @@ pub fn build(config: &ModelConfig, layout: &F32Layout) -> Result<(Vec<u8>, Vec<S
             outputs.push(name);
         }
     }
-    let head = if config.tie_word_embeddings {
-        EMBED_TOKENS
-    } else {
-        LM_HEAD
-    };
-    let head = weights.tensor(&mut graph, head)?;
+    let head = weights.tensor(&mut graph, head_name(config.tie_word_embeddings))?;
     let logits = graph.linear(&wanted, &head, None);
     let logits = graph.rename(&logits, "logits");
     graph.output(

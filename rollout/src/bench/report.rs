@@ -105,7 +105,7 @@ impl Report {
         Self {
             model: args.model.display().to_string(),
             text_parameters: text.map(models::names::TensorSpec::len).sum(),
-            precision: format!("{:?}", args.precision).to_lowercase(),
+            precision: args.precision.to_string(),
             responses: args.prompts * args.group_size,
             new_tokens,
             generation: alone,

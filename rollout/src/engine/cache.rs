@@ -105,6 +105,11 @@ impl KvCache {
                 bytes >> 20
             ))
         })?;
+        if let Some(memory) = &memory {
+            // Blocks are read all over the place at every step. Where the system has no large pages, small ones do.
+            #[cfg(target_os = "linux")]
+            let _ = memory.advise(memmap2::Advice::HugePage);
+        }
         Ok(Self {
             layout,
             memory,

@@ -78,13 +78,14 @@ impl EngineLoader {
                 _ => "cuda",
             }));
         }
-        if precision == Precision::Int8 && !has_exact_int8() {
+        if precision != Precision::F32 && !has_exact_int8() {
             return Err(Error::Int8);
         }
         let layout = F32Layout::new(&models::names::tensors(config));
         let quantized = match precision {
             Precision::F32 => Vec::new(),
-            Precision::Int8 => quantized_matrices(config, &layout),
+            Precision::Int8 => quantized_matrices(config, &layout, false),
+            Precision::Int8Head => quantized_matrices(config, &layout, true),
         };
         let decoder = models::graph::decoder_int8(config, &layout, &quantized)?;
         let vision = models::graph::vision(config, &layout, Form::Engine)?;

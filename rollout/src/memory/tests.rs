@@ -175,4 +175,11 @@ fn int8_needs_half_of_the_decoder() {
     // q, k, v, o, gate, up and down of 36 layers, 2 bytes less each.
     let layer = 2048 * (2048 + 512) + 2048 * 2048 + 3 * 2048 * 11_008;
     assert_eq!(whole.packed_bytes - rounded.packed_bytes, 2 * 36 * layer);
+    let load = Load {
+        precision: Precision::Int8Head,
+        ..run()
+    };
+    let with_head = MemoryPlan::new(&config_3b(), load);
+    let head = rounded.packed_bytes - with_head.packed_bytes;
+    assert_eq!(head, 2 * 151_936 * 2048);
 }

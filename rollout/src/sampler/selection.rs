@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use super::row::{Candidate, Gather, Part, Parts, Row};
 
 /// Candidates that are sorted rather than narrowed down further.
-const FEW: usize = 1024;
+const FEW: usize = 96;
 /// Chunks that a first look may visit, a quarter of them at most.
 const LOOK_CHUNKS: usize = 96;
 /// How far below the top logit the first looks reach, as weights: a sharp row has its nucleus there.

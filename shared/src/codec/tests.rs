@@ -58,7 +58,11 @@ fn record() -> impl Strategy<Value = GroupRecord> {
         prompt,
         vec(image(), 0..3),
         0f32..2.0,
-        prop_oneof![Just(Precision::F32), Just(Precision::Int8)],
+        prop_oneof![
+            Just(Precision::F32),
+            Just(Precision::Int8),
+            Just(Precision::Int8Head)
+        ],
         vec(response(), 0..4),
     )
         .prop_map(

@@ -2,14 +2,18 @@
 //!
 //! `// Q queries, D head dim, Dl = ceil(D / 16) lanes`
 //!
-//! A block's scores, weights and sums are worked out before the next block is looked at: m is the largest score so far,
-//! s the sum of exp(score - m), acc the sum of exp(score - m) * value; all are scaled down when a larger score comes.
+//! A block's scores, weights and sums are worked out before the next block is looked at: m is a score about as large as
+//! the largest so far, s the sum of exp(score - m), acc the sum of exp(score - m) * value. Only when a score is more than
+//! [`SLACK`] above m does it become m, and the sums are scaled down: mostly the first block decides.
 
 use super::lanes::{LANES, Lanes, exp};
 use crate::engine::cache::BLOCK;
 
 /// Lanes of a block's tokens.
 const HALVES: usize = BLOCK / LANES;
+
+/// How far a score may be above m: a weight is at most e^8, so that sums of any length stay far from f32's limit.
+const SLACK: f32 = 8.0;
 
 /// Queries whose partial sums are kept in registers together.
 const REGISTER_QUERIES: usize = 6;
@@ -26,10 +30,10 @@ pub(super) struct Tile {
     sums: Vec<Lanes>,
     /// Weights of the block's tokens, [Q, BLOCK].
     weights: Vec<[Lanes; HALVES]>,
-    /// [Q].
-    largest: Vec<f32>,
-    /// [Q].
-    totals: Vec<f32>,
+    /// m, [Q].
+    peaks: Vec<f32>,
+    /// s in partial sums, [Q].
+    totals: Vec<Lanes>,
     /// What the sums must be scaled by, [Q].
     corrections: Vec<f32>,
 }
@@ -45,10 +49,10 @@ impl Tile {
         self.sums.clear();
         self.sums.resize(num_queries * dim_lanes, Lanes::ZERO);
         self.weights.resize(num_queries, [Lanes::ZERO; HALVES]);
-        self.largest.clear();
-        self.largest.resize(num_queries, f32::NEG_INFINITY);
+        self.peaks.clear();
+        self.peaks.resize(num_queries, f32::NEG_INFINITY);
         self.totals.clear();
-        self.totals.resize(num_queries, 0.0);
+        self.totals.resize(num_queries, Lanes::ZERO);
         self.corrections.resize(num_queries, 1.0);
     }
 
@@ -111,13 +115,20 @@ impl Tile {
     #[inline(always)]
     fn score<const Q: usize>(&mut self, first: usize, keys: &[Lanes]) {
         let dim = self.head_dim;
-        let queries = &self.queries[first * dim..(first + Q) * dim];
+        // Rows of a length that the compiler can see: a check at every factor costs as much as the sums.
+        let mut rest = &self.queries[first * dim..];
+        let mut queries = [&[][..]; Q];
+        for query in &mut queries {
+            (*query, rest) = rest.split_at(dim);
+        }
+        let (keys, _) = keys.as_chunks::<HALVES>();
+        let keys = &keys[..dim];
         let mut scores = [[Lanes::ZERO; HALVES]; Q];
-        for (d, key) in keys.chunks_exact(HALVES).take(dim).enumerate() {
-            for (query, scores) in scores.iter_mut().enumerate() {
-                let factor = queries[query * dim + d];
-                for (score, &key) in scores.iter_mut().zip(key) {
-                    *score = score.mul_add(factor, key);
+        for d in 0..dim {
+            let key = keys[d];
+            for (query, scores) in queries.iter().zip(&mut scores) {
+                for (score, key) in scores.iter_mut().zip(key) {
+                    *score = score.mul_add(query[d], key);
                 }
             }
         }
@@ -143,24 +154,34 @@ impl Tile {
                 }
             }
         }
-        let before = self.largest[query];
-        let largest = weights
-            .iter()
-            .fold(before, |largest, half| half.max().max(largest));
-        let correction = exp(before - largest);
-        let mut total = Lanes::ZERO;
+        let limit = self.peaks[query] + SLACK;
+        let mut is_above = false;
+        for half in weights.iter() {
+            for &score in &half.0 {
+                is_above |= score > limit;
+            }
+        }
+        let mut correction = 1.0;
+        if is_above {
+            let largest = weights
+                .iter()
+                .fold(f32::NEG_INFINITY, |largest, half| half.max().max(largest));
+            correction = exp(self.peaks[query] - largest);
+            self.peaks[query] = largest;
+        }
+        let peak = self.peaks[query];
+        let mut total = self.totals[query].scale(correction);
         for half in weights {
             let mut shifted = *half;
             for x in &mut shifted.0 {
-                *x -= largest;
+                *x -= peak;
             }
             *half = shifted.exp();
             for (total, &weight) in total.0.iter_mut().zip(&half.0) {
                 *total += weight;
             }
         }
-        self.totals[query] = self.totals[query].mul_add(correction, total.sum());
-        self.largest[query] = largest;
+        self.totals[query] = total;
         self.corrections[query] = correction;
     }
 
@@ -182,12 +203,15 @@ impl Tile {
                 *sum = old.scale(correction);
             }
         }
+        let weights = &self.weights[first..first + Q];
         for (token, value) in values.chunks_exact(dim_lanes).take(longest).enumerate() {
-            let value = &value[lane..lane + W];
-            for (query, sums) in sums.iter_mut().enumerate() {
-                let weight = self.weights[first + query][token / LANES].0[token % LANES];
+            let Some(value) = value[lane..].first_chunk::<W>() else {
+                continue; // a value has at least W lanes from here on
+            };
+            for (weights, sums) in weights.iter().zip(&mut sums) {
+                let weights: &[f32; BLOCK] = bytemuck::cast_ref(weights);
                 for (sum, &value) in sums.iter_mut().zip(value) {
-                    *sum = sum.mul_add(weight, value);
+                    *sum = sum.mul_add(weights[token % BLOCK], value);
                 }
             }
         }
@@ -201,7 +225,7 @@ impl Tile {
     #[inline(always)]
     pub(super) fn finish(&self, query: usize, out: &mut [f32]) {
         let dim_lanes = self.head_dim.div_ceil(LANES);
-        let scale = 1.0 / self.totals[query];
+        let scale = 1.0 / self.totals[query].sum();
         let sums = &self.sums[query * dim_lanes..(query + 1) * dim_lanes];
         for (out, sum) in out.chunks_mut(LANES).zip(sums) {
             for (out, sum) in out.iter_mut().zip(sum.0) {

@@ -193,8 +193,8 @@ impl Kernel for RowWiseKernel {
         let (tokens, columns) = (shape[0], shape[1]);
         let width = usize::try_from(columns).unwrap_or(0);
         let rows = usize::try_from(tokens).unwrap_or(0);
-        if rows == 0 || width == 0 {
-            return Err(ort::Error::new("a pass without tokens"));
+        if width == 0 {
+            return Err(ort::Error::new("rows without elements"));
         }
         let share = rows.div_ceil(self.threads).max(1); // rows of a thread
         match self.kind {
