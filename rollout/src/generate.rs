@@ -12,7 +12,7 @@ use shared::ids::Ticket;
 use crate::channel::{Received, receive, send};
 use crate::claim::Prepared;
 use crate::emit::Outcome;
-use crate::engine::{Engine, EngineSettings, Job};
+use crate::engine::{Engine, EngineSettings, Job, Threads};
 use crate::group::Finished;
 use crate::occupancy::Stage;
 use crate::reload::Loaded;
@@ -27,6 +27,8 @@ pub struct Generator<'a> {
     pub settings: EngineSettings,
     /// Responses per prompt, G.
     pub group_size: usize,
+    /// The compute threads, of which the generator's own is one.
+    pub threads: Threads,
     /// When new weights are taken.
     pub when: TakeWeights,
     /// Prompts.
@@ -91,6 +93,7 @@ impl Generator<'_> {
     /// # Errors
     /// The engine's.
     pub fn run(self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        self.threads.pin_caller();
         let Some(first) = self.first_model(is_stopping) else {
             return Ok(());
         };

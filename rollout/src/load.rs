@@ -8,7 +8,7 @@ use models::config::ModelConfig;
 use shared::config::Engine as EngineName;
 use shared::record::Precision;
 
-use crate::engine::{EngineKind, EngineLoader, EngineModel, probe};
+use crate::engine::{EngineKind, EngineLoader, EngineModel, Haste, Threads, probe};
 
 /// The graphs of one model on the engine that was asked for; `auto` keeps those that may still turn out to work.
 #[derive(Debug)]
@@ -18,17 +18,16 @@ pub struct ModelLoader {
 }
 
 impl ModelLoader {
-    /// Finds the engine's libraries. `threads`: none = all cores.
+    /// Finds the engine's libraries.
     ///
     /// # Errors
     /// The engine that was named does not load; there is no fall-back.
     pub fn new(
         config: &ModelConfig,
         engine: EngineName,
-        threads: Option<usize>,
+        threads: Threads,
         precision: Precision,
     ) -> Result<Self> {
-        let threads = threads.unwrap_or(0);
         let mut candidates = VecDeque::new();
         for &kind in kinds(engine) {
             match EngineLoader::new(config, threads, kind, precision) {
@@ -57,12 +56,12 @@ impl ModelLoader {
     ///
     /// # Errors
     /// Weights that do not fit the model; or an engine that does not run it, when it was named.
-    pub fn load(&mut self, weights: &Path) -> Result<EngineModel> {
+    pub fn load(&mut self, weights: &Path, haste: Haste) -> Result<EngineModel> {
         loop {
             let Some((kind, loader)) = self.candidates.front() else {
                 bail!("no engine is left to try")
             };
-            match loader.load(weights) {
+            match loader.load(weights, haste) {
                 Ok(model) => {
                     if !self.is_known {
                         tracing::info!("engine {}", name(*kind));

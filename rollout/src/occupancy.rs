@@ -118,6 +118,13 @@ impl StageClocks {
         self.during(stage, Doing::Blocked, send)
     }
 
+    /// Whether `stage` waits for input now.
+    #[must_use]
+    pub fn is_waiting(&self, stage: Stage) -> bool {
+        let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks[stage as usize].doing == Doing::Waiting
+    }
+
     fn during<T>(&self, stage: Stage, doing: Doing, act: impl FnOnce() -> T) -> T {
         self.turn(stage, doing);
         let result = act();

@@ -10,7 +10,7 @@ use shared::ids::PolicyVersion;
 use shared::weights;
 
 use crate::channel::send;
-use crate::engine::EngineModel;
+use crate::engine::{EngineModel, Haste};
 use crate::load::ModelLoader;
 use crate::occupancy::{Stage, StageClocks};
 
@@ -51,7 +51,13 @@ pub fn follow(
             continue;
         };
         let start = Instant::now();
-        match loader.load(&weights::path(run_dir, version)) {
+        // An engine that waits, mostly for these weights, leaves its cores to them.
+        let haste = if clocks.is_waiting(Stage::Generate) {
+            Haste::Now
+        } else {
+            Haste::Background
+        };
+        match loader.load(&weights::path(run_dir, version), haste) {
             Ok(model) => {
                 tracing::debug!(
                     "weights {version} loaded in {} ms",

@@ -24,6 +24,7 @@ use shared::telemetry::{Metrics, Source, Telemetry};
 
 use crate::claim::Claims;
 use crate::emit::{Emitter, Summary};
+use crate::engine::Threads;
 use crate::generate::{Generator, TakeWeights};
 use crate::load::probe_engine;
 use crate::reload::follow;
@@ -142,6 +143,7 @@ fn stages(
     let generator = Generator {
         settings: engine,
         group_size: config.rollout.group_size,
+        threads: Threads::new(config.rollout.threads, config.rollout.pin_threads),
         when: TakeWeights::from(config),
         prepared: prepared_in,
         models: models_in,

@@ -10,7 +10,7 @@ use shared::dataset::{Dataset, DatasetLimits};
 
 use crate::available::Available;
 use crate::dataset::Samples;
-use crate::engine::{EngineSettings, KvCache, blocks_of};
+use crate::engine::{EngineSettings, KvCache, Threads, blocks_of};
 use crate::group::RecordMaker;
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
@@ -40,8 +40,8 @@ impl Setup {
     pub fn new(config: &RunConfig) -> Result<Self> {
         let args = &config.rollout;
         let processor = Arc::new(Processor::from_dir(&config.run.model)?);
-        let loader =
-            ModelLoader::new(&processor.config, args.engine, args.threads, args.precision)?;
+        let threads = Threads::new(args.threads, args.pin_threads);
+        let loader = ModelLoader::new(&processor.config, args.engine, threads, args.precision)?;
         if loader.is_on_cpu() {
             MemoryPlan::new(&processor.config, Load::from(args)).check_now()?;
         }

@@ -5,7 +5,7 @@ mod common;
 mod fixture_model;
 
 use fixture_model::{Model, finish};
-use rollout::engine::Response;
+use rollout::engine::{Haste, Response};
 use shared::ids::PolicyVersion;
 use shared::record::FinishReason;
 
@@ -118,7 +118,8 @@ fn new_weights_may_come_between_two_steps() {
     for _ in 0..5 {
         engine.step().unwrap();
     }
-    engine.set_model(model.loader.load(&model.weights).unwrap(), PolicyVersion(1));
+    let same = model.loader.load(&model.weights, Haste::Background);
+    engine.set_model(same.unwrap(), PolicyVersion(1));
     let same_weights = responses(&model, 4, 2, 30);
     let groups = finish(&mut engine);
     let versions: Vec<_> = groups

@@ -15,7 +15,7 @@ mod fixture_model;
 mod setup;
 
 use fixture_model::{Model, finish};
-use rollout::engine::{EngineKind, EngineLoader};
+use rollout::engine::{EngineKind, EngineLoader, Haste, Threads};
 use setup::Setup;
 use shared::record::Precision;
 
@@ -69,7 +69,9 @@ fn resident_memory_is_flat_over_passes_and_over_new_weights() {
     let weights = folder.path().join("model.safetensors");
     let checkpoint = models::checkpoint::Checkpoint::open(&setup.fixtures.model()).unwrap();
     models::checkpoint::write_f32(&weights, &checkpoint, &setup.config).unwrap();
-    let loader = EngineLoader::new(&setup.config, 2, EngineKind::Cpu, Precision::F32).unwrap();
+    let threads = Threads::new(Some(2), false);
+    let loader =
+        EngineLoader::new(&setup.config, threads, EngineKind::Cpu, Precision::F32).unwrap();
     let mut seen = Vec::new();
     for round in 0..24 {
         for rows in [1, 3, 8, 2, 5] {
@@ -85,7 +87,7 @@ fn resident_memory_is_flat_over_passes_and_over_new_weights() {
         for prompt in prompts.iter().filter(|prompt| !prompt.images.is_empty()) {
             setup.start(prompt);
         }
-        setup.model = loader.load(&weights).unwrap();
+        setup.model = loader.load(&weights, Haste::Now).unwrap();
         seen.push(resident_bytes());
     }
     // What the allocator holds back goes up and down by some MiB; a leak lifts the middle of every eight rounds.

@@ -55,6 +55,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
 
+    /// Keep each compute thread on a core of its own
+    #[arg(long)]
+    pub pin_threads: bool,
+
     /// Rounds; the table shows medians
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
     pub rounds: usize,

@@ -26,7 +26,7 @@ use shared::telemetry::Telemetry;
 pub use args::BenchArgs;
 pub use report::Report;
 
-use crate::engine::{Engine, EngineKind, EngineLoader, EngineSettings, Spent};
+use crate::engine::{Engine, EngineKind, EngineLoader, EngineSettings, Haste, Spent, Threads};
 use crate::sampler::{EntropyKind, Sampling};
 use crate::setup::{cache_blocks, to_f32};
 use crate::stop::Stop;
@@ -47,12 +47,9 @@ pub fn bench(
     let processor = Processor::from_dir(&args.model)?;
     let progress = telemetry.progress(None);
     let weights = WeightsFile::of(&args.model, &processor.config, &progress, stop)?;
-    let loader = EngineLoader::new(
-        &processor.config,
-        args.threads.unwrap_or(0),
-        EngineKind::Cpu,
-        args.precision,
-    )?;
+    let threads = Threads::new(args.threads, args.pin_threads);
+    threads.pin_caller();
+    let loader = EngineLoader::new(&processor.config, threads, EngineKind::Cpu, args.precision)?;
     let bench = Bench {
         args,
         workload: Workload::new(args, &processor)?,
@@ -144,7 +141,7 @@ impl Bench<'_> {
                 num_tokens: self.processor.tokenizer.num_ids(),
             },
         };
-        let model = self.loader.load(self.weights.path())?;
+        let model = self.loader.load(self.weights.path(), Haste::Now)?;
         Ok(Engine::new(settings, model, PolicyVersion::default())?)
     }
 

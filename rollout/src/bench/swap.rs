@@ -7,6 +7,7 @@ use serde::Serialize;
 use shared::ids::PolicyVersion;
 
 use super::{Bench, median};
+use crate::engine::Haste;
 
 /// Sessions that are made with nothing else running.
 const REPEATS: usize = 3;
@@ -32,7 +33,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Swap> {
     let path = bench.weights.path();
     let seconds = |_| -> Result<f64> {
         let start = Instant::now();
-        drop(bench.loader.load(path)?);
+        drop(bench.loader.load(path, Haste::Now)?);
         Ok(start.elapsed().as_secs_f64())
     };
     let idle_s = median((0..REPEATS).map(seconds).collect::<Result<_>>()?);
@@ -60,7 +61,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Swap> {
     let (made, busy_s) = std::thread::scope(|scope| -> Result<_> {
         let loading = scope.spawn(|| {
             let start = Instant::now();
-            let made = loader.load(path);
+            let made = loader.load(path, Haste::Background);
             (made, start.elapsed().as_secs_f64())
         });
         while !loading.is_finished() {

@@ -77,6 +77,8 @@ pub struct KvCache {
     /// None when there is no block.
     memory: Option<MmapMut>,
     num_blocks: usize,
+    /// Those from here on have never been used.
+    num_touched: usize,
     /// Free ones, those touched last on top.
     free: Vec<u32>,
     /// Of the free ones, how many are promised.
@@ -105,15 +107,11 @@ impl KvCache {
                 bytes >> 20
             ))
         })?;
-        if let Some(memory) = &memory {
-            // Blocks are read all over the place at every step. Where the system has no large pages, small ones do.
-            #[cfg(target_os = "linux")]
-            let _ = memory.advise(memmap2::Advice::HugePage);
-        }
         Ok(Self {
             layout,
             memory,
             num_blocks,
+            num_touched: 0,
             free: (0..count).rev().collect(),
             promised: 0,
         })
@@ -153,12 +151,29 @@ impl KvCache {
     pub fn extend(&mut self, blocks: &mut Vec<u32>, tokens: usize) -> Result<()> {
         while blocks.len() < blocks_of(tokens) {
             let block = (self.promised > 0).then(|| self.free.pop()).flatten();
-            blocks.push(block.ok_or_else(|| Error::Cache {
+            let block = block.ok_or_else(|| Error::Cache {
                 reason: "a sequence is longer than the blocks promised to it".to_owned(),
-            })?);
+            })?;
+            self.touch(block as usize);
+            blocks.push(block);
             self.promised -= 1;
         }
         Ok(())
+    }
+
+    /// Asks the system for all memory of a block that is used for the first time: many rows come to a new block in the same
+    /// step, and faults, one for every page, would hold it up.
+    fn touch(&mut self, block: usize) {
+        if block < self.num_touched {
+            return;
+        }
+        self.num_touched = block + 1;
+        #[cfg(target_os = "linux")]
+        if let Some(memory) = &self.memory {
+            let bytes = self.layout.block_lanes() * size_of::<Lanes>();
+            // Older systems do not know this call: the pages then come one by one.
+            let _ = memory.advise_range(memmap2::Advice::PopulateWrite, block * bytes, bytes);
+        }
     }
 
     /// Takes blocks back, and what is left of a promise of `promised` blocks that they were taken from.
@@ -182,6 +197,7 @@ impl KvCache {
         if let (Some(new), Some(old)) = (&mut larger.memory, &self.memory) {
             new[..old.len()].copy_from_slice(old);
         }
+        larger.num_touched = self.num_blocks;
         let known = u32::try_from(self.num_blocks).unwrap_or(u32::MAX);
         larger.free.retain(|&block| block >= known);
         larger.free.append(&mut self.free);

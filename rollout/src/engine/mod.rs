@@ -43,7 +43,9 @@ pub use cache::{KvCache, blocks_of};
 pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
 pub use pass::{Pass, Piece};
-pub use session::{EngineKind, EngineLoader, EngineModel, Logits, Products, build_info, probe};
+pub use session::{
+    EngineKind, EngineLoader, EngineModel, Haste, Logits, Products, Threads, build_info, probe,
+};
 pub use spent::Spent;
 pub use stream::{PASS_LOGITS, PASS_TOKENS};
 
@@ -142,8 +144,8 @@ impl Engine {
 
     /// Goes on with other weights. Responses under way keep what is cached of their prompt and say so in their versions.
     pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) {
-        self.model = model;
         self.version = version;
+        std::mem::replace(&mut self.model, model).retire();
     }
 
     /// The weights in use.

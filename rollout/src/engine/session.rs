@@ -7,12 +7,14 @@
 //! | `runtime` | the library, its options and its providers |
 //! | `binding` | tensors handed to it, and one run over them |
 //! | `operators` | the engine's kernels as operators of a graph |
+//! | `threads` | its threads, their cores and priorities |
 //! | `products` | the decoder's matrix products alone, to measure against |
 
 mod binding;
 mod operators;
 mod products;
 mod runtime;
+mod threads;
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +34,10 @@ use super::pass::Pass;
 use crate::error::{Error, Result};
 use binding::Bindings;
 pub use products::Products;
+use runtime::{Opening, runtime};
 pub use runtime::{build_info, probe};
-use runtime::{open, runtime};
+pub use threads::Threads;
+use threads::{Gate, Spawner, in_background};
 
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,15 @@ pub enum EngineKind {
     Trt,
 }
 
+/// How weights are made ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// With all cores.
+    Now,
+    /// With what the engine, which goes on with other weights, leaves of one core.
+    Background,
+}
+
 /// The graphs of one model, ready to be joined with any weights of it. Cheap to share: new weights are loaded on one
 /// thread while another still decodes with the old.
 #[derive(Debug)]
@@ -54,20 +67,21 @@ pub struct EngineLoader {
     layout: F32Layout,
     decoder: Vec<u8>,
     vision: Vec<u8>,
-    threads: usize,
+    threads: Threads,
+    spawner: Spawner,
     kind: EngineKind,
     /// Matrices that are computed in 8 bits; none in f32.
     quantized: Vec<QuantizedMatrix>,
 }
 
 impl EngineLoader {
-    /// Builds the graphs and finds the engine's libraries. `threads` = 0 means all cores.
+    /// Builds the graphs and finds the engine's libraries.
     ///
     /// # Errors
     /// A library that is missing, or a model or precision that the engine does not take.
     pub fn new(
         config: &ModelConfig,
-        threads: usize,
+        threads: Threads,
         kind: EngineKind,
         precision: Precision,
     ) -> Result<Self> {
@@ -94,10 +108,8 @@ impl EngineLoader {
             layout,
             decoder,
             vision,
-            threads: match threads {
-                0 => std::thread::available_parallelism().map_or(1, usize::from),
-                threads => threads,
-            },
+            threads,
+            spawner: Spawner::new().map_err(no_thread)?,
             kind,
             quantized,
         })
@@ -105,21 +117,40 @@ impl EngineLoader {
 
     /// Joins the graphs with a weights file in the published layout (`models::checkpoint::F32Layout`, named
     /// `model.safetensors`). The file is mapped, so it must never change; it may be unlinked.
-    pub fn load(&self, weights: &Path) -> Result<EngineModel> {
+    ///
+    /// # Errors
+    /// Not this model's weights, or ONNX Runtime's.
+    pub fn load(&self, weights: &Path, haste: Haste) -> Result<EngineModel> {
+        match haste {
+            Haste::Now => self.load_here(weights, haste),
+            Haste::Background => {
+                in_background(|| self.load_here(weights, haste)).map_err(no_thread)?
+            }
+        }
+    }
+
+    fn load_here(&self, weights: &Path, haste: Haste) -> Result<EngineModel> {
         let folder = self.weights_folder(weights)?;
         let int8 = int8::quantize(weights, &self.quantized)?;
         let int8 = runtime::int8_tensors(&self.quantized, int8)?;
+        let gate = Gate::default();
+        if haste == Haste::Now {
+            gate.open();
+        }
+        let opening = |is_hot| Opening {
+            gate: &gate,
+            folder: &folder,
+            kind: self.kind,
+            threads: self.threads,
+            spawner: &self.spawner,
+            is_hot,
+            haste,
+        };
         Ok(EngineModel {
             config: self.config.clone(),
-            decoder: open(&self.decoder, &folder, self.threads, self.kind, true, int8)?,
-            vision: open(
-                &self.vision,
-                &folder,
-                self.threads,
-                self.kind,
-                false,
-                Vec::new(),
-            )?,
+            decoder: opening(true).open(&self.decoder, int8)?,
+            vision: opening(false).open(&self.vision, Vec::new())?,
+            gate: gate.clone(),
         })
     }
 
@@ -128,8 +159,18 @@ impl EngineLoader {
     /// # Errors
     /// As for [`Self::load`].
     pub fn load_products(&self, weights: &Path) -> Result<Products> {
-        let folder = self.weights_folder(weights)?;
-        Products::load(&self.config, &self.layout, &folder, self.threads)
+        let gate = Gate::default();
+        gate.open();
+        let opening = Opening {
+            gate: &gate,
+            folder: &self.weights_folder(weights)?,
+            kind: EngineKind::Cpu,
+            threads: self.threads,
+            spawner: &self.spawner,
+            is_hot: true,
+            haste: Haste::Now,
+        };
+        Products::load(&self.config, &self.layout, &opening)
     }
 
     /// Checks the weights file, and gives the folder that it is in.
@@ -150,6 +191,8 @@ pub struct EngineModel {
     config: ModelConfig,
     decoder: Session,
     vision: Session,
+    /// Of the threads of both.
+    gate: Gate,
 }
 
 /// Next-token logits, f32 `[R, V]`.
@@ -180,11 +223,19 @@ impl EngineModel {
     pub fn load(
         config: &ModelConfig,
         weights: &Path,
-        threads: usize,
+        threads: Threads,
         kind: EngineKind,
         precision: Precision,
     ) -> Result<Self> {
-        EngineLoader::new(config, threads, kind, precision)?.load(weights)
+        EngineLoader::new(config, threads, kind, precision)?.load(weights, Haste::Now)
+    }
+
+    /// Frees it on a thread of its own, at low priority: giving back gigabytes takes as long as a step.
+    pub fn retire(self) {
+        std::thread::spawn(move || {
+            threads::step_back();
+            drop(self);
+        });
     }
 
     /// The model's dimensions.
@@ -224,6 +275,7 @@ impl EngineModel {
         embeds: &mut Vec<f32>,
     ) -> Result<()> {
         const CONTEXT: &str = "embedding images";
+        self.gate.open();
         let plan = vision_plan(grids, &self.config.vision);
         // A grid that is no multiple of the merge size loses patches in the plan.
         check("patches of the grids", num_patches, plan.num_patches())?;
@@ -258,6 +310,7 @@ impl EngineModel {
     /// # Errors
     /// A pass that does not fit the model or the cache, or ONNX Runtime's.
     pub fn forward(&mut self, cache: &mut KvCache, pass: Pass) -> Result<Logits> {
+        self.gate.open();
         let text = &self.config.text;
         pass.check(cache, text.vocab_size, text.hidden_size)?;
         let (tokens, num_sequences) = (pass.len(), pass.num_sequences());
@@ -327,6 +380,13 @@ fn check_weights(path: &Path, layout: &F32Layout) -> Result<()> {
             "not this model's weights as the learner publishes them",
         )),
         Err(error) => Err(refused(&error.to_string())),
+    }
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    Error::Runtime {
+        context: "starting a thread",
+        message: error.to_string(),
     }
 }
 

@@ -22,7 +22,7 @@ use shared::dataset::{Dataset, DatasetLimits};
 use shared::ids::{PolicyVersion, Ticket};
 use shared::telemetry::Telemetry;
 
-use crate::engine::{Engine, EngineSettings, FinishedGroup, Job};
+use crate::engine::{Engine, EngineSettings, FinishedGroup, Haste, Job, Threads};
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
 use crate::prompt::PromptBuilder;
@@ -56,14 +56,14 @@ pub fn eval(
         None,
         args.max_prompt_tokens,
     )?;
-    let mut loader =
-        ModelLoader::new(&processor.config, args.engine, args.threads, args.precision)?;
+    let threads = Threads::new(args.threads, false);
+    let mut loader = ModelLoader::new(&processor.config, args.engine, threads, args.precision)?;
     if loader.is_on_cpu() {
         check_memory(args, num_samples, &processor.config)?;
     }
     let progress = telemetry.progress(None);
     let weights = WeightsFile::of(&source.checkpoint, &processor.config, &progress, stop)?;
-    let model = loader.load(weights.path())?;
+    let model = loader.load(weights.path(), Haste::Now)?;
     drop(weights); // mapped by now: a copy leaves nothing behind, however this ends
     let name = source.checkpoint.display().to_string();
     let settings = EngineSettings {

@@ -7,7 +7,8 @@ use models::chat::{Content, Message};
 use models::checkpoint::{Checkpoint, write_f32};
 use models::processor::{Blank, Processor};
 use rollout::engine::{
-    Engine, EngineKind, EngineLoader, EngineSettings, FinishedGroup, Job, PromptInputs, blocks_of,
+    Engine, EngineKind, EngineLoader, EngineSettings, FinishedGroup, Haste, Job, PromptInputs,
+    Threads, blocks_of,
 };
 use rollout::sampler::{EntropyKind, Sampling};
 use shared::ids::{PolicyVersion, Ticket};
@@ -39,7 +40,9 @@ impl Model {
             &processor.config,
         )
         .unwrap();
-        let loader = EngineLoader::new(&processor.config, 1, EngineKind::Cpu, precision).unwrap();
+        let threads = Threads::new(Some(1), false);
+        let loader =
+            EngineLoader::new(&processor.config, threads, EngineKind::Cpu, precision).unwrap();
         Self {
             processor: Arc::new(processor),
             loader,
@@ -72,7 +75,7 @@ impl Model {
     pub(crate) fn engine(&self, settings: EngineSettings) -> Engine {
         Engine::new(
             settings,
-            self.loader.load(&self.weights).unwrap(),
+            self.loader.load(&self.weights, Haste::Now).unwrap(),
             PolicyVersion(0),
         )
         .unwrap()

@@ -2,7 +2,7 @@
 
 use models::checkpoint::{Checkpoint, write_f32};
 use models::config::ModelConfig;
-use rollout::engine::{EngineKind, EngineModel, KvCache, Pass, Piece};
+use rollout::engine::{EngineKind, EngineModel, KvCache, Pass, Piece, Threads};
 use shared::record::Precision;
 use tests::fixtures::Fixtures;
 
@@ -19,7 +19,7 @@ fn an_engine_without_its_libraries_names_them_and_the_remedy() {
         match EngineModel::load(
             &config,
             &fixtures.model().join("none"),
-            1,
+            Threads::new(Some(1), false),
             kind,
             Precision::F32,
         ) {
@@ -48,7 +48,7 @@ fn weights_in_another_layout_are_refused() {
         EngineModel::load(
             &config,
             &folder.path().join(name),
-            1,
+            Threads::new(Some(1), false),
             EngineKind::Cpu,
             Precision::F32,
         )

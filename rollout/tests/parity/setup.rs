@@ -4,7 +4,7 @@ use models::checkpoint::{Checkpoint, write_f32};
 use models::config::ModelConfig;
 use models::image::{Grid, ImageProcessor, RgbImage};
 use models::positions::mrope;
-use rollout::engine::{EngineKind, EngineModel, KvCache, Pass, Piece, blocks_of};
+use rollout::engine::{EngineKind, EngineModel, KvCache, Pass, Piece, Threads, blocks_of};
 use shared::record::Precision;
 use tests::fixtures::{Fixtures, PromptCase};
 use tests::tensors::Tensors;
@@ -34,8 +34,14 @@ impl Setup {
         let checkpoint = Checkpoint::open(&fixtures.model()).unwrap();
         write_f32(&weights, &checkpoint, &config).unwrap();
         // The file is mapped: it may be unlinked while the model lives.
-        let model =
-            EngineModel::load(&config, &weights, 2, EngineKind::Cpu, Precision::F32).unwrap();
+        let model = EngineModel::load(
+            &config,
+            &weights,
+            Threads::new(Some(2), false),
+            EngineKind::Cpu,
+            Precision::F32,
+        )
+        .unwrap();
         let prompts = fixtures.prompts().unwrap();
         let pixels = fixtures.tensors("preprocess").unwrap();
         Self {

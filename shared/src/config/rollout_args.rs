@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 
-use super::values::{at_least, non_negative, positive, positive_fraction};
+use super::values::{at_least, non_negative, positive, positive_fraction, switch};
 use crate::record::Precision;
 
 /// Keys of the table `[rollout]`.
@@ -23,6 +23,11 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "N", value_parser = at_least(1), help_heading = "Engine")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+
+    /// Keep each of them on a core of its own: steadier on a machine with other work, slower where they must share a core
+    #[arg(long, value_parser = switch, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Engine")]
+    pub pin_threads: bool,
 
     /// What the CPU engine computes in. int8 is faster; its logprobs are those of the rounded policy, and the records say so
     #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Engine")]

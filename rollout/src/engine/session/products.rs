@@ -1,6 +1,5 @@
 //! The decoder's matrix products and nothing else: the least that a pass can take.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use models::checkpoint::F32Layout;
@@ -9,8 +8,7 @@ use ort::memory::MemoryInfo;
 use ort::session::Session;
 use ort::value::Tensor;
 
-use super::EngineKind;
-use super::runtime::{open, runtime};
+use super::runtime::{Opening, runtime};
 use crate::error::Result;
 
 const CONTEXT: &str = "running the matrix products";
@@ -28,13 +26,12 @@ impl Products {
     pub(super) fn load(
         config: &ModelConfig,
         layout: &F32Layout,
-        folder: &Path,
-        threads: usize,
+        opening: &Opening<'_>,
     ) -> Result<Self> {
         let (graph, outputs) = models::graph::products::build(config, layout)?;
         let text = &config.text;
         Ok(Self {
-            session: open(&graph, folder, threads, EngineKind::Cpu, true, Vec::new())?,
+            session: opening.open(&graph, Vec::new())?,
             outputs,
             widths: [
                 ("hidden", text.hidden_size),

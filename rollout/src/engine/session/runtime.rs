@@ -11,39 +11,81 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Tensor};
 
-use super::{EngineKind, operators};
+use super::threads::{Gate, Pool, Spawner};
+use super::{EngineKind, Haste, Threads, operators};
 use crate::engine::int8::Int8Matrix;
 use crate::engine::library;
 use crate::error::{Error, Result};
 
-/// Opens a graph whose weights lie in `folder`, its 8-bit matrices in memory.
-pub(super) fn open(
-    graph: &[u8],
-    folder: &Path,
-    threads: usize,
-    kind: EngineKind,
-    is_hot: bool,
-    int8: Vec<(String, Arc<DynValue>)>,
-) -> Result<Session> {
-    let mut builder = options(folder, threads, kind, is_hot)?;
-    for (name, tensor) in int8 {
-        builder = builder
-            .with_external_initializer(name, tensor)
-            .map_err(runtime("handing over the 8-bit matrices"))?;
+/// What a session is opened with, its graph apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening<'a> {
+    /// Where the weights file lies.
+    pub(super) folder: &'a Path,
+    pub(super) kind: EngineKind,
+    pub(super) threads: Threads,
+    pub(super) spawner: &'a Spawner,
+    pub(super) gate: &'a Gate,
+    /// Whether it runs all the time.
+    pub(super) is_hot: bool,
+    pub(super) haste: Haste,
+}
+
+impl Opening<'_> {
+    /// A session of `graph`; `int8` are the 8-bit matrices that it asks for.
+    pub(super) fn open(&self, graph: &[u8], int8: Vec<(String, Arc<DynValue>)>) -> Result<Session> {
+        let mut builder = self.options()?;
+        for (name, tensor) in int8 {
+            builder = builder
+                .with_external_initializer(name, tensor)
+                .map_err(runtime("handing over the 8-bit matrices"))?;
+        }
+        // ONNX Runtime files our operators' domain in a table of the process when a session first brings it, and two sessions
+        // that do so at the same moment collide: until one is open they come one by one.
+        static IS_FILED: Mutex<bool> = Mutex::new(false);
+        let mut is_filed = IS_FILED.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = if *is_filed {
+            drop(is_filed);
+            builder.commit_from_memory(graph)
+        } else {
+            let opened = builder.commit_from_memory(graph);
+            *is_filed = opened.is_ok();
+            opened
+        };
+        opened.map_err(runtime("opening the graph"))
     }
-    // ONNX Runtime files our operators' domain in a table of the process when a session first brings it, and two sessions that
-    // do so at the same moment collide: until one is open they come one by one.
-    static IS_FILED: Mutex<bool> = Mutex::new(false);
-    let mut is_filed = IS_FILED.lock().unwrap_or_else(PoisonError::into_inner);
-    let opened = if *is_filed {
-        drop(is_filed);
-        builder.commit_from_memory(graph)
-    } else {
-        let opened = builder.commit_from_memory(graph);
-        *is_filed = opened.is_ok();
-        opened
-    };
-    opened.map_err(runtime("opening the graph"))
+
+    fn options(&self) -> Result<SessionBuilder> {
+        let builder = with_provider(
+            Session::builder(environment()?).map_err(runtime("making session options"))?,
+            self.kind,
+        )?;
+        let set = || -> ort::Result<SessionBuilder> {
+            Ok(builder
+                .with_operators(operators::domain(self.threads.count)?)?
+                .with_intra_threads(self.threads.count)?
+                .with_thread_manager(Pool::new(self.spawner, self.threads, self.gate))?
+                // Every pass has its own shapes: remembered memory plans would only pile up.
+                .with_memory_pattern(false)?
+                // Threads that wait for the next operator spin only in the session that runs all the time.
+                .with_intra_op_spinning(self.is_hot)?
+                // Between two passes the cores are the sampler's.
+                .with_config_entry("session.force_spinning_stop", "1")?
+                // The session's own threads are not in the background.
+                .with_config_entry(
+                    "session.prepack.enable_parallel",
+                    match self.haste {
+                        Haste::Now => "1",
+                        Haste::Background => "0",
+                    },
+                )?
+                .with_config_entry(
+                    "session.model_external_initializers_file_folder_path",
+                    self.folder.to_string_lossy(),
+                )?)
+        };
+        set().map_err(runtime("making session options"))
+    }
 }
 
 /// 8-bit matrices under the names that a graph knows them by.
@@ -62,35 +104,6 @@ pub(super) fn int8_tensors(
         tensors.push((place.scales_name(), Arc::new(scales.into_dyn())));
     }
     Ok(tensors)
-}
-
-fn options(
-    folder: &Path,
-    threads: usize,
-    kind: EngineKind,
-    is_hot: bool,
-) -> Result<SessionBuilder> {
-    let builder = with_provider(
-        Session::builder(environment()?).map_err(runtime("making session options"))?,
-        kind,
-    )?;
-    let set = || -> ort::Result<SessionBuilder> {
-        Ok(builder
-            .with_operators(operators::domain(threads)?)?
-            .with_intra_threads(threads)?
-            // Every pass has its own shapes: remembered memory plans would only pile up.
-            .with_memory_pattern(false)?
-            // Threads that wait for the next operator spin only in the session that runs all the time.
-            .with_intra_op_spinning(is_hot)?
-            // Between two passes the cores are the sampler's.
-            .with_config_entry("session.force_spinning_stop", "1")?
-            .with_config_entry("session.prepack.enable_parallel", "1")?
-            .with_config_entry(
-                "session.model_external_initializers_file_folder_path",
-                folder.to_string_lossy(),
-            )?)
-    };
-    set().map_err(runtime("making session options"))
 }
 
 /// Checks that the engine's library and provider load, before anything costly is done.
