@@ -42,11 +42,13 @@ fn bench(criterion: &mut Criterion) {
         let settings = TorSettings {
             alpha: 1.0,
             beta: 0.5,
+            overlap: 1.0,
             rho_reasoning: 0.3,
             rho_perception: 0.3,
             signal: PerceptionSignal::LogpDiff,
             scope,
             ties: Ties::Shuffle { seed: 7 },
+            shaping: None,
         };
         group.bench_function(
             BenchmarkId::from_parameter(format!("{scope:?}")),

@@ -13,9 +13,10 @@
 //!
 //! The algorithm, plain data and arithmetic:
 //! - [`batch`]: a rollout batch, response tokens in flat arrays; micro-batches
-//! - [`advantage`]: how much better a response did than its group
-//! - [`token_weights`]: the ToR sets and weights
-//! - [`loss`]: the clipped surrogate and the KL term, with their derivatives
+//! - [`advantage`]: how much better a response did than others
+//! - [`token_weights`]: the sets of tokens and their weights
+//! - [`reference_kl`]: KL to the reference over a batch, in the reward, its coefficient
+//! - [`loss`]: surrogates, KL and entropy, with their derivatives
 //! - [`update`]: mini-batches through network, loss and optimizer
 //! - [`optimizer`]: AdamW, gradient clipping, learning-rate schedule
 //!
@@ -49,6 +50,7 @@ mod numbers;
 pub mod optimizer;
 pub mod publish;
 pub mod read;
+pub mod reference_kl;
 pub mod run;
 pub mod sft;
 pub mod signals;

@@ -4,6 +4,10 @@
 //! are asked for. The backward pass computes a chunk's logits again, with the gradient that the loss gave for it; a
 //! position whose gradient is zero (a token of weight 0) is left out.
 //!
+//! A loss may also depend on each position's whole distribution: on its entropy H = -sum_v p_v log p_v, and on its
+//! KL(policy, reference) = sum_v p_v (log p_v - log q_v). Their gradients go the same way, chunk by chunk; of the reference
+//! only the hidden states are kept, [n, E].
+//!
 //! n response tokens of the micro-batch, E hidden, V vocab. Logprob t is of token t given the tokens before it; the shift
 //! is in `model::packed`, nowhere else.
 
@@ -48,39 +52,137 @@ impl PolicyLogprobs {
         })
     }
 
+    /// KL(policy, reference) over the vocabulary in nats at every response token, f32 [n].
+    pub fn full_kl(&self, model: &Model, reference: &Frozen<'_>) -> Result<Tensor> {
+        no_grad(|| {
+            let mut kls = Vec::new();
+            for (start, len) in chunks(self.targets.size1()?, vocab(model)?) {
+                let all = log_softmax(model, &self.hidden.narrow(0, start, len), self.temperature);
+                kls.push(kl(&all, &reference.log_softmax(start, len)));
+            }
+            Ok(Tensor::cat(&kls, 0))
+        })
+    }
+
     /// Adds the gradient of a loss to the parameters, given d loss / d logprob, f32 [n]. The graph is freed.
     pub fn backward(self, model: &Model, dloss_dlogprobs: &Tensor) -> Result<()> {
+        self.backward_all(
+            model,
+            &LossGradient {
+                logprobs: dloss_dlogprobs,
+                entropies: None,
+                kl: None,
+            },
+        )
+    }
+
+    /// The same for a loss that depends on more of each token's distribution than its logprob.
+    pub fn backward_all(self, model: &Model, loss: &LossGradient<'_>) -> Result<()> {
         let expected = self.hidden.size2()?.0;
-        let got = dloss_dlogprobs.size1()?;
-        ensure!(
-            got == expected,
-            "gradient of {got} logprobs, expected {expected}"
-        );
-        let gradient = dloss_dlogprobs.detach().to_device(model.device());
-        let wanted = gradient.nonzero().squeeze_dim(1); // [m]
+        let on_device = |gradient: &Tensor| -> Result<Tensor> {
+            let got = gradient.size1()?;
+            ensure!(
+                got == expected,
+                "gradient of {got} logprobs, expected {expected}"
+            );
+            Ok(gradient.detach().to_device(model.device()))
+        };
+        let of_logprobs = on_device(loss.logprobs)?;
+        let of_entropies = loss.entropies.map(on_device).transpose()?;
+        let of_kl = match loss.kl {
+            Some((reference, gradient)) => Some((reference, on_device(gradient)?)),
+            None => None,
+        };
+        let others = of_entropies.iter().chain(of_kl.iter().map(|(_, kl)| kl));
+        let is_wanted = others.fold(of_logprobs.not_equal(0.0), |wanted, other| {
+            wanted.logical_or(&other.not_equal(0.0))
+        });
+        let wanted = is_wanted.nonzero().squeeze_dim(1); // [m]
         if wanted.size1()? == 0 {
             return Ok(());
         }
-        let gradient = gradient.index_select(0, &wanted);
+        let of_logprobs = of_logprobs.index_select(0, &wanted);
+        let of_entropies = of_entropies.map(|gradient| gradient.index_select(0, &wanted));
+        let of_kl = of_kl.map(|(reference, gradient)| {
+            (reference.at(&wanted), gradient.index_select(0, &wanted))
+        });
         let targets = self.targets.index_select(0, &wanted);
         let hidden = self.hidden.index_select(0, &wanted); // [m, E]
         let needs_graph = hidden.requires_grad();
         let leaf = hidden.detach().set_requires_grad(needs_graph);
         for (start, len) in chunks(wanted.size1()?, vocab(model)?) {
-            let logprobs = log_softmax(model, &leaf.narrow(0, start, len), self.temperature);
-            let logprobs = logprobs
+            let all = log_softmax(model, &leaf.narrow(0, start, len), self.temperature); // [len, V]
+            if !all.requires_grad() {
+                continue;
+            }
+            let logprobs = all
                 .gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
                 .squeeze_dim(1); // [len]
-            if logprobs.requires_grad() {
-                (logprobs * gradient.narrow(0, start, len))
-                    .sum(Kind::Float)
-                    .f_backward()?;
+            let mut sum = (logprobs * of_logprobs.narrow(0, start, len)).sum(Kind::Float);
+            if let Some(gradient) = &of_entropies {
+                sum += (entropy(&all) * gradient.narrow(0, start, len)).sum(Kind::Float);
             }
+            if let Some((reference, gradient)) = &of_kl {
+                let kl = kl(&all, &reference.log_softmax(start, len));
+                sum += (kl * gradient.narrow(0, start, len)).sum(Kind::Float);
+            }
+            sum.f_backward()?;
         }
         if needs_graph {
             (hidden * leaf.grad()).sum(Kind::Float).f_backward()?;
         }
         Ok(())
+    }
+}
+
+/// The derivative of a loss by what it sees of each response token, f32 [n] each.
+#[derive(Clone, Copy, Debug)]
+pub struct LossGradient<'a> {
+    /// By log pi(token).
+    pub logprobs: &'a Tensor,
+    /// By the entropy of its distribution.
+    pub entropies: Option<&'a Tensor>,
+    /// By KL(policy, reference) of its distribution.
+    pub kl: Option<(&'a Frozen<'a>, &'a Tensor)>,
+}
+
+/// A frozen model's view of a micro-batch.
+#[derive(Debug)]
+pub struct Frozen<'a> {
+    model: &'a Model,
+    hidden: Tensor, // [n, E]
+    temperature: f64,
+}
+
+impl<'a> Frozen<'a> {
+    /// Runs the model over a micro-batch, without a graph.
+    pub fn forward(model: &'a Model, batch: &MicroBatch<'_>, temperature: f64) -> Result<Self> {
+        let packed = Packed::new(batch, model.config(), model.device())?;
+        let hidden = no_grad(|| model.hidden(batch, &packed))?.index_select(0, &packed.predictors);
+        Ok(Self {
+            model,
+            hidden,
+            temperature,
+        })
+    }
+
+    /// The same at some of the tokens.
+    fn at(&self, tokens: &Tensor) -> Self {
+        Self {
+            model: self.model,
+            hidden: self.hidden.index_select(0, tokens),
+            temperature: self.temperature,
+        }
+    }
+
+    fn log_softmax(&self, start: i64, len: i64) -> Tensor {
+        no_grad(|| {
+            log_softmax(
+                self.model,
+                &self.hidden.narrow(0, start, len),
+                self.temperature,
+            )
+        })
     }
 }
 
@@ -109,13 +211,23 @@ fn read(
             all.gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
                 .squeeze_dim(1),
         );
-        entropies.push(-(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float));
+        entropies.push(entropy(&all));
     }
     ensure!(
         !logprobs.is_empty(),
         "a micro-batch without response tokens"
     );
     Ok((Tensor::cat(&logprobs, 0), Tensor::cat(&entropies, 0)))
+}
+
+/// log-probabilities [len, V] -> entropies [len]
+fn entropy(all: &Tensor) -> Tensor {
+    -(all.exp() * all).sum_dim_intlist(-1, false, Kind::Float)
+}
+
+/// Log-probabilities of policy and reference [len, V] -> KL(policy, reference) [len]
+fn kl(policy: &Tensor, reference: &Tensor) -> Tensor {
+    (policy.exp() * (policy - reference)).sum_dim_intlist(-1, false, Kind::Float)
 }
 
 /// hidden [len, E] -> log-probabilities over the vocabulary, f32 [len, V].

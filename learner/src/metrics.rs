@@ -3,8 +3,7 @@
 use crate::batch::Batch;
 use crate::tally::Tally;
 use crate::token_weights::Shares;
-use crate::update::BatchUpdate;
-use shared::record::FinishReason;
+use crate::update::{BatchUpdate, is_truncated};
 
 /// Seconds that the parts of a step took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -30,11 +29,15 @@ pub struct StepReport {
     pub step: u64,
     /// The batch that was trained on.
     pub batch: Batch,
-    /// Its advantages.
+    /// The rewards that its advantages are made of: those of the records, less a penalty for KL.
+    pub rewards: Vec<f32>,
+    /// Its advantages, as the loss had them.
     pub advantages: Vec<f32>,
+    /// KL(rollout policy, reference) over the batch before the step, nats per token; `None` without a reference.
+    pub reference_kl: Option<f64>,
     /// What came in, filtered groups included.
     pub tally: Tally,
-    /// The ToR sets; `None` with `--no-tor`.
+    /// The token sets; `None` where every token counts the same.
     pub shares: Option<Shares>,
     /// Losses and optimizer steps.
     pub update: BatchUpdate,
@@ -70,6 +73,8 @@ impl StepReport {
             ("actor/pg_loss", sums.policy_loss / num_updates),
             ("actor/kl_loss", sums.kl_loss / num_updates),
             ("actor/kl_coef", self.kl_coef),
+            ("actor/entropy", sums.entropy_sum / sums.num_tokens as f64),
+            ("actor/perception_kl", sums.perception_kl / num_updates),
             ("actor/pg_clipfrac_higher", per_token(sums.num_clipped_high)),
             ("actor/pg_clipfrac_lower", per_token(sums.num_clipped_low)),
             ("actor/pg_clipfrac_dual", per_token(sums.num_dual_clipped)),
@@ -88,20 +93,15 @@ impl StepReport {
                 self.update.mismatch.max_difference,
             ),
         ]);
+        if let Some(kl) = self.reference_kl {
+            metrics.push(("actor/reference_kl", kl));
+        }
     }
 
     fn critic(&self, metrics: &mut Vec<(&'static str, f64)>) {
-        let rewards = Summary::new(
-            self.batch
-                .responses
-                .iter()
-                .map(|response| f64::from(response.reward.total)),
-        );
-        let advantages = Summary::new(
-            self.advantages
-                .iter()
-                .map(|&advantage| f64::from(advantage)),
-        );
+        let scores = self.batch.rewards();
+        let [scores, rewards, advantages] = [&scores, &self.rewards, &self.advantages]
+            .map(|values| Summary::new(values.iter().map(|&value| f64::from(value))));
         let part = |of: fn(&shared::record::Reward) -> f32| {
             Summary::new(
                 self.batch
@@ -112,9 +112,9 @@ impl StepReport {
             .mean
         };
         metrics.extend([
-            ("critic/score/mean", rewards.mean),
-            ("critic/score/max", rewards.max),
-            ("critic/score/min", rewards.min),
+            ("critic/score/mean", scores.mean),
+            ("critic/score/max", scores.max),
+            ("critic/score/min", scores.min),
             ("critic/rewards/mean", rewards.mean),
             ("critic/rewards/max", rewards.max),
             ("critic/rewards/min", rewards.min),
@@ -142,7 +142,7 @@ impl StepReport {
         );
         let num_cut = responses
             .iter()
-            .filter(|response| response.finish_reason == FinishReason::Length)
+            .filter(|response| is_truncated(response))
             .count();
         metrics.extend([
             ("response_length/mean", response.mean),

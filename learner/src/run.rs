@@ -8,7 +8,7 @@ use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::image::ImageProcessor;
 use rustix::fs::Mode;
-use shared::config::{self, RunConfig};
+use shared::config::{self, KlIn, RunConfig};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::ring::Consumer;
@@ -23,6 +23,7 @@ use crate::loss::LossSettings;
 use crate::metrics::StepReport;
 use crate::model::Model;
 use crate::optimizer::{AdamW, OptimizerSettings};
+use crate::reference_kl::KlController;
 use crate::source::{Source, SourceState};
 use crate::summary::Summary;
 use crate::tally::Tally;
@@ -96,17 +97,8 @@ impl<'a> Run<'a> {
         let mut metrics = Metrics::open(run_dir, MetricsSource::Learner)?;
         metrics.rewind(step + 1)?;
 
-        let resolved = args.resolved();
-        let loss = LossSettings {
-            clip_low: resolved.clip_low,
-            clip_high: resolved.clip_high,
-            dual_clip: args.dual_clip,
-            kl_coef: resolved.kl_coef,
-            kl_estimator: args.kl_estimator,
-            kl_weighted: args.kl_weighted,
-            aggregation: resolved.aggregation,
-            normaliser: args.tor_normaliser,
-        };
+        let resolved = config.resolved();
+        let loss = loss_settings(config);
         let mut model = match &saved {
             Some(saved) => Model::load(&model_config, &Checkpoint::open(&saved.dir)?, device)?,
             None => Model::load(&model_config, &initial, device)?,
@@ -114,7 +106,7 @@ impl<'a> Run<'a> {
         if args.freeze_vision {
             model.parameters_mut().freeze("visual.")?;
         }
-        let reference = if loss.has_kl() {
+        let reference = if resolved.kl_coef > 0.0 {
             Some(Model::load(&model_config, &initial, device)?)
         } else {
             None
@@ -130,6 +122,7 @@ impl<'a> Run<'a> {
             num_epochs: args.update_epochs,
             mini_batch_prompts: resolved.mini_batch_prompts,
             micro_batch_tokens: args.micro_batch_tokens,
+            mask_truncated: args.objective.mask_truncated,
             loss,
         };
         let policy = Policy {
@@ -147,6 +140,7 @@ impl<'a> Run<'a> {
             group_filter: resolved.group_filter,
         };
         let saved_at = saved.as_ref().map(|saved| (saved.step, saved.source.tally));
+        let kl = kl_controller(config, saved.as_ref());
         report_start(config, saved.as_ref(), &policy);
         let state = saved.map_or_else(SourceState::default, |saved| saved.source);
         let trainer = Trainer {
@@ -157,6 +151,7 @@ impl<'a> Run<'a> {
             source: Source::new(model_config, sampling, state, &mut control)?,
             control,
             policy,
+            kl,
             step,
         };
         Ok(Self {
@@ -226,12 +221,13 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let source = self.trainer.source.state();
+        let config = config_now(self.config, &self.trainer.kl);
         let snapshot = Snapshot {
             step: self.trainer.step,
             weights: &self.weights,
             optimizer: &self.trainer.policy.optimizer,
             source: &source,
-            config: self.config,
+            config: &config,
         };
         let path = checkpoint::save(
             &self.trainer.run_dir,
@@ -273,6 +269,51 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+fn loss_settings(config: &RunConfig) -> LossSettings {
+    let (args, resolved) = (&config.learner, config.resolved());
+    LossSettings {
+        surrogate: resolved.surrogate,
+        clip_low: resolved.clip_low,
+        clip_high: resolved.clip_high,
+        dual_clip: args.objective.dual_clip,
+        sapo_tau_positive: resolved.sapo_tau_positive,
+        sapo_tau_negative: resolved.sapo_tau_negative,
+        kl_coef: match resolved.kl_in {
+            KlIn::Loss => resolved.kl_coef,
+            KlIn::Reward => 0.0,
+        },
+        kl_estimator: resolved.kl_estimator,
+        kl_weighted: args.objective.kl_weighted,
+        perception_kl_coef: args.objective.perception_kl_coef,
+        entropy_coef: args.objective.entropy_coef,
+        aggregation: resolved.aggregation,
+        aggregation_length: resolved.aggregation_length,
+        normaliser: args.tokens.tor_normaliser,
+    }
+}
+
+/// The KL term's coefficient; an adaptive one goes on from where the checkpoint's configuration has it.
+fn kl_controller(config: &RunConfig, saved: Option<&Saved>) -> KlController {
+    let resolved = config.resolved();
+    let Some(target) = config.learner.objective.kl_target else {
+        return KlController::new(resolved.kl_coef, None);
+    };
+    let before = saved.and_then(|saved| saved.config["learner"]["kl_coef"].as_f64());
+    KlController::new(
+        before.unwrap_or(resolved.kl_coef),
+        Some((target, resolved.kl_horizon)),
+    )
+}
+
+/// The configuration of a checkpoint: an adaptive coefficient stands in it as it is now.
+fn config_now(config: &RunConfig, kl: &KlController) -> RunConfig {
+    let mut config = config.clone();
+    if kl.is_adaptive() {
+        config.learner.objective.kl_coef = Some(kl.coefficient());
+    }
+    config
 }
 
 /// The checkpoint to go on from. Without `--resume` a run folder that has one is refused: training over it would lose it.
@@ -330,7 +371,8 @@ fn report_start(config: &RunConfig, saved: Option<&Saved>, policy: &Policy) {
     for (table, keys) in now.as_object().into_iter().flatten() {
         for (key, value) in keys.as_object().into_iter().flatten() {
             let before = &saved.config[table][key];
-            if before != value {
+            let is_adaptive = key == "kl_coef" && config.learner.objective.kl_target.is_some();
+            if before != value && !is_adaptive {
                 tracing::warn!("[{table}] {key} was {before} at the checkpoint and is {value} now");
             }
         }

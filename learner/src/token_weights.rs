@@ -1,5 +1,17 @@
-//! Token weights of ToR: which response tokens reason, which perceive, and what each counts in the loss
+//! Token weights: which response tokens reason, which perceive, and what each counts in the loss
 //! (equations 6, 7, 9, 10 and 11).
+//!
+//! T_r is the top share by entropy, T_p the top share by sensitivity to the image; the weightings differ in what the two
+//! sets count, in their shares and scopes (`shared::config::resolve`):
+//!
+//! | `--token-weights` | T_r alone | T_p alone | both | share, scope |
+//! |---|---|---|---|---|
+//! | `tor` (2603.25077) | alpha | beta | alpha | 0.3, batch |
+//! | `reasoning-only` (its Table 1) | 1 | 0 | 1 | 0.3, batch |
+//! | `perception-only` (its Table 2) | 0 | 1 | 1 | 0.3, batch |
+//! | `entropy` (80/20, 2506.01939) | 1 | 0 | 1 | 0.2, batch |
+//! | `vppo` (2510.09285) | 0 | 1 | 1 | 0.4, response; and [`Shaping`] of the advantages |
+//! | `none` | 1 | 1 | 1 | tokens in neither count 1 too |
 
 use std::ops::Range;
 
@@ -13,16 +25,20 @@ use selection::top_share;
 
 mod ranks;
 mod selection;
+mod shaping;
 
 pub use selection::Ties;
+pub use shaping::Shaping;
 
 /// What decides the sets and the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct TorSettings {
-    /// Weight of a reasoning token, the overlap included (1.0 in the paper).
+    /// Weight of a token that is in the reasoning set only (1.0 in the paper).
     pub alpha: f64,
     /// Weight of a token that is in the perception set only (0.5 in the paper).
     pub beta: f64,
+    /// Weight of a token in both sets (alpha in the paper).
+    pub overlap: f64,
     /// Share of the tokens that the reasoning set takes, 0 to 1.
     pub rho_reasoning: f64,
     /// Share of the tokens that the perception set takes, 0 to 1.
@@ -33,6 +49,8 @@ pub struct TorSettings {
     pub scope: TorScope,
     /// What happens at the cut.
     pub ties: Ties,
+    /// How advantages are scaled by the responses' sensitivities, if at all.
+    pub shaping: Option<Shaping>,
 }
 
 /// The sets and weights of one rollout batch; every array is [N], N response tokens.
@@ -44,7 +62,9 @@ pub struct TokenWeights {
     pub is_reasoning: Vec<bool>,
     /// T_p (equation 9).
     pub is_perception: Vec<bool>,
-    /// What to show of them; `None` where every weight is 1 (`--no-tor`).
+    /// What each response's advantage is multiplied by; empty where advantages stay, [responses].
+    pub advantage_factors: Vec<f32>,
+    /// What to show of them; `None` where every weight is 1.
     pub shares: Option<Shares>,
 }
 
@@ -110,11 +130,16 @@ impl TokenWeights {
             .iter()
             .zip(&is_perception)
             .map(|(&reasoning, &perception)| match (reasoning, perception) {
-                (true, _) => narrow(settings.alpha),
+                (true, true) => narrow(settings.overlap),
+                (true, false) => narrow(settings.alpha),
                 (false, true) => narrow(settings.beta),
                 (false, false) => 0.0,
             })
             .collect();
+        let advantage_factors = settings
+            .shaping
+            .map(|shaping| shaping.factors(sensitivities, spans))
+            .unwrap_or_default();
         let shares = Some(Shares::new(
             entropies,
             sensitivities,
@@ -125,6 +150,7 @@ impl TokenWeights {
             weights,
             is_reasoning,
             is_perception,
+            advantage_factors,
             shares,
         }
     }
@@ -136,6 +162,7 @@ impl TokenWeights {
             weights: vec![1.0; num_tokens],
             is_reasoning: vec![false; num_tokens],
             is_perception: vec![false; num_tokens],
+            advantage_factors: Vec::new(),
             shares: None,
         }
     }
@@ -229,11 +256,13 @@ mod tests {
         TorSettings {
             alpha: 1.0,
             beta: 0.5,
+            overlap: 1.0,
             rho_reasoning: rho,
             rho_perception: rho,
             signal,
             scope,
             ties,
+            shaping: None,
         }
     }
 
@@ -251,6 +280,25 @@ mod tests {
             .unwrap();
         assert_eq!((shares.reasoning, shares.perception), (0.3, 0.3));
         assert!((shares.overlap - 0.09).abs() < 0.02, "{shares:?}");
+    }
+
+    #[test]
+    fn the_three_weights_go_to_their_sets() {
+        // By entropy 3 and 2, by sensitivity 3 and 0.
+        let (entropies, sensitivities) = ([0.0, 1.0, 2.0, 3.0], [2.0, 1.0, 0.0, 3.0]);
+        let settings = TorSettings {
+            alpha: 2.0,
+            beta: 3.0,
+            overlap: 5.0,
+            shaping: Some(Shaping {
+                min: 0.5,
+                max: Some(1.5),
+            }),
+            ..settings(0.5, TorScope::Batch, Ties::LowerIndex)
+        };
+        let tor = TokenWeights::from_scores(&entropies, &sensitivities, &[0..3, 3..4], &settings);
+        assert_eq!(tor.weights, [3.0, 0.0, 2.0, 5.0]);
+        assert_eq!(tor.advantage_factors, [0.5, 1.5]);
     }
 
     proptest! {

@@ -1,22 +1,23 @@
-//! One training step: read, batch, advantages, token weights, loss, step, publish.
+//! One training step: read, batch, rewards, advantages, token weights, loss, step, publish.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use shared::config::{ImportanceCorrection, LearnerArgs, Resolved};
+use shared::config::{ImportanceCorrection, KlIn, LearnerArgs, Resolved, TokenWeighting};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::record::Precision;
 
-use crate::advantage::group_advantages;
+use crate::advantage::advantages;
 use crate::batch::{Batch, Group};
 use crate::loss::{Importance, Scope};
 use crate::metrics::{StepReport, Timing};
 use crate::publish::publish;
+use crate::reference_kl::{KlController, mean_kl, penalised, response_kls};
 use crate::source::{Next, Source};
 use crate::tally::Tally;
-use crate::token_weights::{Ties, TokenWeights, TorSettings};
+use crate::token_weights::{Shaping, Ties, TokenWeights, TorSettings};
 use crate::update::{Policy, Targets};
 
 /// Everything that a step works on.
@@ -36,6 +37,8 @@ pub struct Trainer {
     pub source: Source,
     /// The network, its reference and its optimizer.
     pub policy: Policy,
+    /// The coefficient of the KL term.
+    pub kl: KlController,
     /// Rollout batches trained on; also the policy's version.
     pub step: u64,
 }
@@ -70,20 +73,25 @@ impl Trainer {
             };
         timing.read = clock.lap();
 
-        // batch, advantages, token weights
+        // batch, rewards, advantages, token weights
         note("training");
         let batch = Batch::new(records);
-        let advantages = group_advantages(
-            &batch.rewards(),
-            &batch.group_spans(),
-            self.args.advantage_std,
-        );
-        let tor = self.token_weights(&batch);
         timing.weigh = clock.lap();
-
-        // loss, step
         let reference_logprobs = self.policy.reference_logprobs(&batch)?;
         timing.reference = clock.lap();
+        let kl_coef = self.kl.coefficient();
+        let (rewards, reference_kl) = self.rewards(&batch, &reference_logprobs);
+        let mut advantages = self.advantages(&batch, &rewards);
+        let tor = self.token_weights(&batch);
+        for (advantage, factor) in advantages.iter_mut().zip(&tor.advantage_factors) {
+            *advantage *= factor;
+        }
+        timing.weigh += clock.lap();
+
+        // loss, step
+        if self.resolved.kl_in == KlIn::Loss {
+            self.policy.settings.loss.kl_coef = kl_coef;
+        }
         let targets = Targets {
             advantages: &advantages,
             weights: &tor.weights,
@@ -91,6 +99,9 @@ impl Trainer {
             importance: self.importance(&batch),
         };
         let update = self.policy.update(&batch, targets)?;
+        if let Some(kl) = reference_kl {
+            self.kl.update(kl, batch.responses.len());
+        }
         timing.update = clock.lap();
 
         // publish
@@ -102,11 +113,13 @@ impl Trainer {
         let report = StepReport {
             step: self.step,
             batch,
+            rewards,
             advantages,
+            reference_kl,
             tally,
             shares: tor.shares,
             update,
-            kl_coef: self.resolved.kl_coef,
+            kl_coef,
             num_skipped_updates: self.policy.optimizer.num_skipped(),
             timing,
         };
@@ -123,20 +136,51 @@ impl Trainer {
         )
     }
 
+    /// The records' rewards, less the KL penalty where it stands in the reward; and the mean KL per token.
+    fn rewards(&self, batch: &Batch, reference_logprobs: &[f32]) -> (Vec<f32>, Option<f64>) {
+        let rewards = batch.rewards();
+        if reference_logprobs.is_empty() {
+            return (rewards, None);
+        }
+        let kls = response_kls(batch, reference_logprobs, self.resolved.kl_estimator);
+        let kl = Some(mean_kl(batch, &kls));
+        match self.resolved.kl_in {
+            KlIn::Loss => (rewards, kl),
+            KlIn::Reward => (penalised(&rewards, &kls, self.kl.coefficient()), kl),
+        }
+    }
+
+    fn advantages(&self, batch: &Batch, rewards: &[f32]) -> Vec<f32> {
+        let lens: Vec<usize> = batch
+            .responses
+            .iter()
+            .map(|response| response.tokens.len())
+            .collect();
+        let (kind, pass_k) = (self.resolved.advantage, self.resolved.pass_k);
+        advantages(kind, rewards, &batch.group_spans(), &lens, pass_k)
+    }
+
     fn token_weights(&self, batch: &Batch) -> TokenWeights {
-        if self.args.no_tor {
+        let resolved = &self.resolved;
+        if resolved.token_weights == TokenWeighting::None {
             return TokenWeights::ones(batch.num_tokens());
         }
         // Another permutation at each step, the same one when the step is repeated after a restart.
         let seed = self.seed.rotate_left(32) ^ self.step;
+        let shaping = Shaping {
+            min: resolved.vppo_min,
+            max: self.args.tokens.vppo_max,
+        };
         let settings = TorSettings {
-            alpha: self.args.alpha,
-            beta: self.args.beta,
-            rho_reasoning: self.resolved.rho_reasoning,
-            rho_perception: self.resolved.rho_perception,
-            signal: self.args.perception_signal,
-            scope: self.args.tor_scope,
-            ties: Ties::new(self.args.tor_ties, seed),
+            alpha: resolved.alpha,
+            beta: resolved.beta,
+            overlap: resolved.overlap,
+            rho_reasoning: resolved.rho_reasoning,
+            rho_perception: resolved.rho_perception,
+            signal: resolved.perception_signal,
+            scope: resolved.tor_scope,
+            ties: Ties::new(self.args.tokens.tor_ties, seed),
+            shaping: (resolved.token_weights == TokenWeighting::Vppo).then_some(shaping),
         };
         TokenWeights::new(batch, &settings)
     }
@@ -144,14 +188,18 @@ impl Trainer {
     /// The correction that this batch needs: `auto` is none where all of it was generated in f32.
     fn importance(&self, batch: &Batch) -> Option<Importance> {
         let is_exact = |group: &Group| group.precision == Precision::F32;
-        let scope = match self.args.importance_correction {
-            ImportanceCorrection::Auto if batch.groups.iter().all(is_exact) => return None,
-            ImportanceCorrection::Off => return None,
-            ImportanceCorrection::Auto | ImportanceCorrection::Token => Scope::Token,
-            ImportanceCorrection::Sequence => Scope::Sequence,
-        };
-        let cap = self.args.importance_cap;
-        Some(Importance { scope, cap })
+        let resolved = &self.resolved;
+        let cap = resolved.importance_cap;
+        let (low, high) = (resolved.importance_low, resolved.importance_high);
+        let truncated = |scope| Some(Importance::Truncated { scope, cap });
+        match self.args.objective.importance_correction {
+            ImportanceCorrection::Auto if batch.groups.iter().all(is_exact) => None,
+            ImportanceCorrection::Off => None,
+            ImportanceCorrection::Auto | ImportanceCorrection::Token => truncated(Scope::Token),
+            ImportanceCorrection::Sequence => truncated(Scope::Sequence),
+            ImportanceCorrection::SequenceMask => Some(Importance::SequenceMask { low, high }),
+            ImportanceCorrection::Icepop => Some(Importance::IcePop { low, high }),
+        }
     }
 
     /// The run folder.

@@ -2,17 +2,16 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use models::image::ImageProcessor;
+use shared::record::FinishReason;
 use tch::Tensor;
 
-use crate::batch::{Batch, MicroBatch};
-use crate::logprobs::{self, PolicyLogprobs};
-use crate::loss::{
-    Importance, LossSettings, LossSums, Normaliser, ResponseTokens, needs_gradient, response_loss,
-};
+use crate::batch::{Batch, MicroBatch, Response};
+use crate::logprobs::{self, Frozen, LossGradient, PolicyLogprobs};
+use crate::loss::{Importance, LossSettings, LossSums, Normaliser, ResponseTokens, response_loss};
 use crate::model::Model;
-use crate::numbers::max_or_nan;
+use crate::numbers::{max_or_nan, narrow};
 use crate::optimizer::{AdamW, Update};
 
 /// How a rollout batch becomes optimizer steps.
@@ -24,6 +23,8 @@ pub struct UpdateSettings {
     pub mini_batch_prompts: usize,
     /// Tokens that pass through the network at once. Does not change the result.
     pub micro_batch_tokens: usize,
+    /// Whether responses that were cut at the length limit are left out. They still count in every divisor.
+    pub mask_truncated: bool,
     /// The loss.
     pub loss: LossSettings,
 }
@@ -96,16 +97,12 @@ impl Mismatch {
 }
 
 impl Policy {
-    /// Logprobs of all response tokens by the reference, [N]; empty when no KL term asks for them.
+    /// Logprobs of all response tokens by the reference, [N]; empty when there is none.
     pub fn reference_logprobs(&self, batch: &Batch) -> Result<Vec<f32>> {
-        let Some(reference) = self
-            .reference
-            .as_ref()
-            .filter(|_| self.settings.loss.has_kl())
-        else {
-            return Ok(Vec::new());
-        };
-        self.logprobs(reference, batch)
+        match &self.reference {
+            Some(reference) => self.logprobs(reference, batch),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Logprobs of all response tokens by a model, [N].
@@ -169,47 +166,82 @@ impl Policy {
             .collect();
         let normaliser = Normaliser::new(settings, targets.weights, &spans);
         // A response that can have no gradient (advantage 0, or no token selected) adds nothing to the loss either.
-        let is_wanted = |response: usize| {
-            let weights = &targets.weights[batch.responses[response].tokens.clone()];
-            weights
-                .iter()
-                .any(|&weight| needs_gradient(settings, weight, targets.advantages[response]))
+        let is_wanted = |index: usize| {
+            let response = &batch.responses[index];
+            let is_masked = self.settings.mask_truncated && is_truncated(response);
+            let weights = &targets.weights[response.tokens.clone()];
+            let advantage = targets.advantages[index];
+            let needs_gradient = |&weight: &f32| settings.needs_gradient(weight, advantage);
+            !is_masked && weights.iter().any(needs_gradient)
         };
         for micro_batch in batch.micro_batches(groups, self.settings.micro_batch_tokens, is_wanted)
         {
             let patches = batch.patches(&micro_batch, &self.images)?;
             let input = batch.input(&micro_batch, &patches);
-            let pass =
-                PolicyLogprobs::forward(&self.model, &input, batch.temperature(&micro_batch))?;
+            let temperature = batch.temperature(&micro_batch);
+            let pass = PolicyLogprobs::forward(&self.model, &input, temperature)?;
+            let frozen = match settings.has_full_kl() {
+                true => {
+                    let reference = self.reference.as_ref().context("no reference model")?;
+                    Some(Frozen::forward(reference, &input, temperature)?)
+                }
+                false => None,
+            };
             let policy_logprobs = host(&pass.logprobs)?;
-            let mut gradient = vec![0.0; policy_logprobs.len()];
+            let entropies = host(&pass.entropies)?;
+            let full_kls = match &frozen {
+                Some(frozen) => host(&pass.full_kl(&self.model, frozen)?)?,
+                None => Vec::new(),
+            };
+            let num_tokens = policy_logprobs.len();
+            let mut gradient = vec![0.0; num_tokens];
+            let (mut of_entropies, mut of_kl) = (vec![0.0; num_tokens], vec![0.0; num_tokens]);
             let mut first = 0;
             for response in micro_batch.responses() {
                 let flat = batch.responses[response].tokens.clone();
                 let own = first..first + flat.len();
                 first = own.end;
                 let policy_logprobs = &policy_logprobs[own.clone()];
+                let weights = &targets.weights[flat.clone()];
                 let tokens = ResponseTokens {
                     policy_logprobs,
+                    entropies: &entropies[own.clone()],
+                    full_kls: full_kls.get(own.clone()).unwrap_or_default(),
                     old_logprobs: old_logprobs.get(flat.clone()).unwrap_or(policy_logprobs),
                     rollout_logprobs: &batch.rollout_logprobs[flat.clone()],
-                    reference_logprobs: targets
-                        .reference_logprobs
-                        .get(flat.clone())
-                        .unwrap_or_default(),
-                    weights: &targets.weights[flat],
+                    blank_logprobs: &batch.blank_logprobs[flat.clone()],
+                    reference_logprobs: targets.reference_logprobs.get(flat).unwrap_or_default(),
+                    weights,
                     advantage: targets.advantages[response],
                     importance: targets.importance,
                 };
                 mismatch.add(tokens.rollout_logprobs, tokens.policy_logprobs);
-                let index = response - responses.start;
-                let factors = (normaliser.policy[index], normaliser.kl[index]);
-                response_loss(settings, &tokens, factors, sums, &mut gradient[own]);
+                let factors = normaliser.factors(response - responses.start);
+                response_loss(settings, &tokens, factors, sums, &mut gradient[own.clone()]);
+                of_entropies[own.clone()].fill(narrow(settings.entropy_scale(factors)));
+                for (of_kl, &weight) in of_kl[own].iter_mut().zip(weights) {
+                    *of_kl = narrow(settings.kl_scale(factors, weight));
+                }
             }
-            pass.backward(&self.model, &Tensor::from_slice(&gradient))?;
+            let (of_entropies, of_kl) = (
+                Tensor::from_slice(&of_entropies),
+                Tensor::from_slice(&of_kl),
+            );
+            let loss = LossGradient {
+                logprobs: &Tensor::from_slice(&gradient),
+                entropies: (settings.entropy_coef != 0.0).then_some(&of_entropies),
+                kl: frozen.as_ref().map(|frozen| (frozen, &of_kl)),
+            };
+            pass.backward_all(&self.model, &loss)?;
         }
         Ok(())
     }
+}
+
+/// Whether a response was cut at the length limit, without an end token.
+#[must_use]
+pub fn is_truncated(response: &Response) -> bool {
+    response.finish_reason == FinishReason::Length
 }
 
 /// Puts a micro-batch's flat results [n] at their places in the batch's flat array [N].

@@ -8,19 +8,20 @@
 
 use std::ops::Range;
 
-use learner::advantage::group_advantages;
+use learner::advantage::advantages;
 use learner::logprobs::PolicyLogprobs;
 use learner::loss::LossSettings;
 use learner::model::Model;
 use learner::optimizer::{AdamW, OptimizerSettings};
 use learner::token_weights::{Ties, TokenWeights, TorSettings};
-use shared::config::{PerceptionSignal, Schedule, TorScope};
+use shared::config::{Advantage, PerceptionSignal, Schedule, TorScope};
 use tch::Tensor;
 use tests::assert_close;
 
 use policy::Policy;
 use reference::{Reference, Streams, each, spans, weights_of};
 
+mod distribution;
 mod policy;
 mod reference;
 
@@ -43,9 +44,10 @@ fn advantages_match() {
             .step_by(group_size)
             .map(|start| start..start + group_size)
             .collect();
+        let lens = vec![1; rewards.len()];
         assert_close(
             "advantages",
-            &group_advantages(&rewards, &groups, true),
+            &advantages(Advantage::Grpo, &rewards, &groups, &lens, 1),
             &reference.f32("advantages_sample_std"),
             1e-6,
         );
@@ -59,11 +61,13 @@ fn tor_sets_are_exactly_the_reference_ones() {
         let settings = TorSettings {
             alpha: reference.number("/alpha"),
             beta: reference.number("/beta"),
+            overlap: reference.number("/alpha"),
             rho_reasoning: rho,
             rho_perception: rho,
             signal: PerceptionSignal::LogpDiff,
             scope: TorScope::Batch,
             ties: Ties::LowerIndex,
+            shaping: None,
         };
         let entropies = reference.f32("nucleus_entropy");
         let sensitivities = reference.f32("visual_sensitivity");

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use learner::loss::{LossSettings, LossSums, Normaliser, ResponseTokens, response_loss};
 use serde_json::Value;
-use shared::config::{Aggregation, KlEstimator, TorNormaliser};
+use shared::config::{Aggregation, KlEstimator, Surrogate, TorNormaliser};
 use tests::{Fixtures, Tensors};
 
 /// The reference batch, flat arrays [N].
@@ -58,6 +58,7 @@ impl Reference {
         let is_grpo = name.starts_with("grpo");
         let clip = if is_grpo { "/clip_grpo" } else { "/clip_dapo" };
         LossSettings {
+            surrogate: Surrogate::Clip,
             clip_low: self.number(&format!("{clip}/0")),
             clip_high: self.number(&format!("{clip}/1")),
             dual_clip: None,
@@ -78,6 +79,7 @@ impl Reference {
             } else {
                 TorNormaliser::ResponseTokens
             },
+            ..LossSettings::default()
         }
     }
 
@@ -142,10 +144,13 @@ impl Streams<'_> {
                 reference_logprobs: &self.reference_logprobs[span.clone()],
                 weights: &self.weights[span.clone()],
                 advantage: self.advantages[index],
+                entropies: &[],
+                full_kls: &[],
+                blank_logprobs: &[],
                 old_logprobs: &[],
                 importance: None,
             };
-            let factors = (normaliser.policy[index], normaliser.kl[index]);
+            let factors = normaliser.factors(index);
             response_loss(
                 settings,
                 &tokens,

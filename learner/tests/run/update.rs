@@ -1,29 +1,24 @@
-//! The update does not depend on the size of micro-batches.
+//! The update: it does not depend on the size of micro-batches, and its gradient is that of the loss.
 
-use learner::advantage::group_advantages;
+use learner::advantage::advantages;
 use learner::batch::Batch;
 use learner::loss::{Importance, LossSettings, Scope};
 use learner::model::Model;
 use learner::optimizer::{AdamW, OptimizerSettings};
 use learner::update::{BatchUpdate, Policy, Targets, UpdateSettings};
 use models::checkpoint::Checkpoint;
-use shared::config::{Aggregation, KlEstimator, Schedule, TorNormaliser};
+use shared::config::{Advantage, Aggregation, KlEstimator, Schedule, Surrogate};
 use shared::ids::{PolicyVersion, Ticket};
 use tch::Device;
 use tests::Fixtures;
 
 use crate::dice::Dice;
 
-fn loss(aggregation: Aggregation) -> LossSettings {
+fn loss() -> LossSettings {
     LossSettings {
-        clip_low: 0.2,
-        clip_high: 0.28,
-        dual_clip: None,
         kl_coef: 0.01,
-        kl_estimator: KlEstimator::K3,
-        kl_weighted: false,
-        aggregation,
-        normaliser: TorNormaliser::ResponseTokens,
+        aggregation_length: 40,
+        ..LossSettings::default()
     }
 }
 
@@ -44,13 +39,22 @@ struct Variant {
     micro_batch_tokens: usize,
     num_epochs: usize,
     importance: Option<Importance>,
+    mask_truncated: bool,
+    loss: LossSettings,
+    /// Of the last response.
+    advantage: Option<f32>,
 }
 
-const PLAIN: Variant = Variant {
-    micro_batch_tokens: usize::MAX,
-    num_epochs: 1,
-    importance: None,
-};
+fn plain() -> Variant {
+    Variant {
+        micro_batch_tokens: usize::MAX,
+        num_epochs: 1,
+        importance: None,
+        mask_truncated: false,
+        loss: loss(),
+        advantage: None,
+    }
+}
 
 /// Updates of the fixture model on prompts with and without images; the learning rate is 0.
 fn update(dice: &Dice, aggregation: Aggregation, variant: Variant) -> (usize, BatchUpdate) {
@@ -67,12 +71,26 @@ fn update(dice: &Dice, aggregation: Aggregation, variant: Variant) -> (usize, Ba
             num_epochs: variant.num_epochs,
             mini_batch_prompts: 8,
             micro_batch_tokens: variant.micro_batch_tokens,
-            loss: loss(aggregation),
+            mask_truncated: variant.mask_truncated,
+            loss: LossSettings {
+                aggregation,
+                ..variant.loss
+            },
         },
     };
     let records = (0..8).map(|ticket| dice.record(Ticket(ticket), PolicyVersion(0)));
     let batch = Batch::new(records.collect());
-    let advantages = group_advantages(&batch.rewards(), &batch.group_spans(), true);
+    let lens = vec![1; batch.responses.len()];
+    let mut advantages = advantages(
+        Advantage::Grpo,
+        &batch.rewards(),
+        &batch.group_spans(),
+        &lens,
+        1,
+    );
+    if let (Some(last), Some(advantage)) = (advantages.last_mut(), variant.advantage) {
+        *last = advantage;
+    }
     let weights: Vec<f32> = (0..batch.num_tokens())
         .map(|token| [1.0, 0.0, 0.5][token % 3])
         .collect();
@@ -92,8 +110,12 @@ fn update(dice: &Dice, aggregation: Aggregation, variant: Variant) -> (usize, Ba
 #[test]
 fn the_budget_of_micro_batches_changes_nothing() {
     let dice = Dice::open();
-    for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean] {
-        let (parts, whole) = update(&dice, aggregation, PLAIN);
+    for aggregation in [
+        Aggregation::TokenMean,
+        Aggregation::SequenceMean,
+        Aggregation::Constant,
+    ] {
+        let (parts, whole) = update(&dice, aggregation, plain());
         assert_eq!(parts, 1);
         let norm = whole.updates[0].grad_norm;
         assert!(norm > 1e-3 && whole.sums.policy_loss != 0.0);
@@ -101,7 +123,7 @@ fn the_budget_of_micro_batches_changes_nothing() {
             let micro_batch_tokens = budget;
             let variant = Variant {
                 micro_batch_tokens,
-                ..PLAIN
+                ..plain()
             };
             let (parts, cut) = update(&dice, aggregation, variant);
             assert!(parts > 1);
@@ -124,7 +146,7 @@ fn the_importance_correction_compares_with_the_policy_before_the_first_update() 
         let variant = Variant {
             importance,
             num_epochs,
-            ..PLAIN
+            ..plain()
         };
         update(&dice, Aggregation::TokenMean, variant).1
     };
@@ -133,7 +155,7 @@ fn the_importance_correction_compares_with_the_policy_before_the_first_update() 
     // The dice know nothing of the model: far too likely at sampling, or far too unlikely.
     let cap = 2.0;
     for scope in [Scope::Token, Scope::Sequence] {
-        let importance = Some(Importance { scope, cap });
+        let importance = Some(Importance::Truncated { scope, cap });
         let once = run(importance, 1);
         let mean = once.sums.importance_sum / once.sums.num_tokens as f64;
         assert!(mean > 0.0 && mean < cap, "{scope:?}: mean factor {mean}");
@@ -147,4 +169,61 @@ fn the_importance_correction_compares_with_the_policy_before_the_first_update() 
         assert!((twice.sums.importance_sum / once.sums.importance_sum - 2.0).abs() < 1e-4);
         assert_eq!(twice.sums.num_capped, 2 * once.sums.num_capped);
     }
+}
+
+#[test]
+fn every_surrogate_and_term_is_independent_of_micro_batches() {
+    let dice = Dice::open();
+    for surrogate in [
+        Surrogate::Gspo,
+        Surrogate::GspoToken,
+        Surrogate::Cispo,
+        Surrogate::Sapo,
+        Surrogate::Gmpo,
+    ] {
+        let loss = LossSettings {
+            surrogate,
+            kl_estimator: KlEstimator::Full,
+            kl_weighted: true,
+            entropy_coef: 0.1,
+            perception_kl_coef: 0.01,
+            ..loss()
+        };
+        let run = |micro_batch_tokens| {
+            let variant = Variant {
+                micro_batch_tokens,
+                loss,
+                ..plain()
+            };
+            update(&dice, Aggregation::SequenceMean, variant).1
+        };
+        let (whole, cut) = (run(usize::MAX), run(100));
+        let (expected, got) = (whole.updates[0].grad_norm, cut.updates[0].grad_norm);
+        assert!(
+            expected > 1e-3 && (got / expected - 1.0).abs() < 1e-4,
+            "{surrogate:?}: norm {got} instead of {expected}"
+        );
+        let (expected, got) = (whole.sums.loss(&loss), cut.sums.loss(&loss));
+        assert!(
+            (got - expected).abs() < 1e-5,
+            "{surrogate:?}: {got} instead of {expected}"
+        );
+        // The reference is the policy itself.
+        assert!(whole.sums.kl_loss.abs() < 1e-6 && whole.sums.entropy_mean > 0.1);
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_skips_the_update() {
+    let dice = Dice::open();
+    let run = |advantage| {
+        let variant = Variant {
+            advantage,
+            ..plain()
+        };
+        update(&dice, Aggregation::TokenMean, variant).1.updates[0]
+    };
+    assert!(!run(None).is_skipped);
+    let skipped = run(Some(f32::NAN));
+    assert!(skipped.is_skipped && skipped.grad_norm.is_nan());
 }

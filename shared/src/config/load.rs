@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
 
+use super::conflicts;
 use super::error::{Error, Result};
 use super::file::{self, FileArgs};
 use super::save::FILE_NAME;
@@ -115,6 +116,6 @@ fn check(config: &RunConfig) -> Result<()> {
             "mini_batch_prompts ({mini}) is larger than batch_prompts ({}) in [learner]",
             learner.batch_prompts
         )),
-        _ => Ok(()),
+        _ => conflicts::check(config),
     }
 }

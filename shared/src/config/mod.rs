@@ -4,7 +4,8 @@
 //! - [`RunArgs`], [`RolloutArgs`], [`LearnerArgs`]: the keys. Each is written once, as a clap argument; a TOML key is the long flag's
 //!   name with `_` for `-`, and its value passes through the flag's own parser
 //! - [`load`]: defaults < the run folder's config.toml < `--config FILE` < the command line
-//! - [`resolve`]: the defaults that depend on `--algo`
+//! - [`ObjectiveArgs`], [`TokenArgs`]: the two parts of [`LearnerArgs`] that are the algorithm; the choices are enums
+//! - [`resolve`]: the defaults that depend on `--algo` and on other choices; what contradicts what is refused in `conflicts.rs`
 //! - [`save`]: writes the run folder's config.toml
 //!
 //! ```toml
@@ -19,31 +20,38 @@
 //! rho = 0.3
 //! ```
 
+mod choices;
+mod conflicts;
 mod device;
 mod error;
 mod file;
 mod learner_args;
 mod load;
 mod nearest;
+mod objective_args;
 mod resolve;
 mod rollout_args;
 mod run_args;
 mod save;
+mod token_args;
 mod values;
 
 use serde::Serialize;
 
+pub use choices::{
+    Advantage, Aggregation, Algo, GroupFilter, ImportanceCorrection, KlEstimator, KlIn,
+    PerceptionSignal, Surrogate, TokenWeighting, TorNormaliser, TorScope, TorTies,
+};
 pub use device::Device;
 pub use error::{Error, Result};
-pub use learner_args::{
-    Aggregation, Algo, GroupFilter, ImportanceCorrection, KlEstimator, LearnerArgs,
-    PerceptionSignal, Schedule, TorNormaliser, TorScope, TorTies,
-};
+pub use learner_args::{LearnerArgs, Schedule};
 pub use load::{Program, load};
+pub use objective_args::ObjectiveArgs;
 pub use resolve::Resolved;
 pub use rollout_args::{Blank, Engine, Entropy, NewWeights, RolloutArgs};
 pub use run_args::RunArgs;
 pub use save::{FILE_NAME, save};
+pub use token_args::TokenArgs;
 
 /// Everything that a run was told. Serialized, it is the run folder's config.toml.
 #[derive(Serialize, Debug, Clone, PartialEq)]

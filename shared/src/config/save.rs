@@ -40,7 +40,7 @@ fn render(config: &RunConfig) -> Result<String> {
     );
     text.push_str(&toml::to_string(config)?);
     text.push_str("\n# In effect, from the keys above and the defaults of algo:\n");
-    for line in toml::to_string(&config.learner.resolved())?.lines() {
+    for line in toml::to_string(&config.resolved())?.lines() {
         text.push_str(&format!("# {line}\n"));
     }
     Ok(text)

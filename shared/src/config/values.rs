@@ -18,6 +18,11 @@ pub(super) fn whole(text: &str) -> Result<u64, String> {
     n.ok_or_else(|| "expected a whole number from 0, below 2^63".to_owned())
 }
 
+/// (-inf, inf)
+pub(super) fn finite(text: &str) -> Result<f64, String> {
+    number(text, |_| true, "a number")
+}
+
 /// (0, inf)
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     number(text, |x| x > 0.0, "a number above 0")
