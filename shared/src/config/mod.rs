@@ -1,7 +1,7 @@
 //! One configuration for both programs.
 //!
 //! # Layout
-//! - [`RunArgs`], [`RolloutArgs`], [`LearnerArgs`]: the keys. Each is written once, as a clap argument; a TOML key is the long flag's
+//! - [`RunArgs`], [`RolloutArgs`] with [`DataArgs`], [`LearnerArgs`]: the keys. Each is written once, as a clap argument; a TOML key is the long flag's
 //!   name with `_` for `-`, and its value passes through the flag's own parser
 //! - [`load`]: defaults < the run folder's config.toml < `--config FILE` < the command line
 //! - [`resolve`]: the defaults that depend on `--algo`
@@ -19,12 +19,13 @@
 //! rho = 0.3
 //! ```
 
+mod data_args;
 mod device;
 mod error;
 mod file;
 mod learner_args;
 mod load;
-mod nearest;
+pub(crate) mod nearest;
 mod resolve;
 mod rollout_args;
 mod run_args;
@@ -33,6 +34,7 @@ mod values;
 
 use serde::Serialize;
 
+pub use data_args::DataArgs;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use learner_args::{
