@@ -61,7 +61,7 @@ impl Distribution {
     fn histogram(&mut self) -> Vec<(u64, u64, u64)> {
         let (min, max) = (self.percentile(0), self.percentile(100));
         let mut widths = (0..19).flat_map(|power| [1, 2, 5].map(|step| step * 10_u64.pow(power)));
-        let num_bins = |width: u64| max / width - min / width + 1;
+        let num_bins = |width: u64| (max / width - min / width).saturating_add(1);
         let width = widths
             .find(|&width| num_bins(width) <= BINS)
             .unwrap_or(u64::MAX);

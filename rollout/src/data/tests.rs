@@ -82,7 +82,7 @@ fn a_report_in_a_models_tokens() {
         "--model",
         model,
         "--max-prompt-tokens",
-        "60",
+        "50",
         "--json",
     ];
     let (text, end) = run(folder.path(), &args);
