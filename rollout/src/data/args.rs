@@ -9,9 +9,8 @@ use shared::dataset::Dataset;
 /// What is in a data set.
 #[derive(Args, Debug, Clone)]
 pub struct DataCommand {
-    /// Data set: a .parquet or .jsonl file, a folder of them, or a name on the hub, with an optional split as in FOLDER@train;
-    /// several with commas between
-    #[arg(value_name = "DATA[@SPLIT][=WEIGHT],...", value_hint = ValueHint::AnyPath)]
+    /// Data set: a .parquet or .jsonl file, a folder of them or a name on the hub; FOLDER@train takes a split, A=2,B mixes
+    #[arg(value_name = "DATA,...", value_hint = ValueHint::AnyPath)]
     pub data: String,
 
     /// Columns and image sizes.

@@ -39,12 +39,13 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = at_least(1), help_heading = "Engine")]
     pub ring_mib: usize,
 
-    /// Data set: a .parquet or .jsonl file, a folder of them, or a name on the hub, with an optional split as in FOLDER@train
+    /// Data set: a .parquet or .jsonl file, a folder of them or a name on the hub; FOLDER@train takes a split, A=2,B mixes
     ///
-    /// Several with commas between are mixed; a weight behind one, as in A=2,B=0.5, says how often an epoch visits its rows.
+    /// Several with commas between are mixed; a weight behind one, as in A=2,B@train=0.5, says how often an epoch visits each of
+    /// its rows (1 without).
     #[arg(
         long,
-        value_name = "DATA[@SPLIT][=WEIGHT],...",
+        value_name = "DATA,...",
         default_value = "models/geo-mini/data/train.parquet"
     )]
     #[arg(value_hint = ValueHint::AnyPath, help_heading = "Data")]
