@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::chat::{ChatTemplate, Content, Message};
 use crate::config::ModelConfig;
 use crate::image::{Grid, ImageProcessor, RgbImage};
+use crate::json::{Object, SMALL_FILE_BYTES};
 use crate::positions::image_tokens;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -21,6 +22,8 @@ pub struct Processor {
     pub chat: ChatTemplate,
     /// Image decoding and resizing.
     pub images: ImageProcessor,
+    /// How the model was taught to be asked: `prompt_template` of chat_template.json, a name. The hub's models have none.
+    pub prompt_template: Option<String>,
 }
 
 /// A prompt as the model gets it.
@@ -61,6 +64,7 @@ impl Processor {
             tokenizer,
             chat,
             images,
+            prompt_template: prompt_template(dir)?,
         })
     }
 
@@ -183,6 +187,14 @@ impl Processor {
             h: resized.height as usize / side,
             w: resized.width as usize / side,
         }
+    }
+}
+
+/// The name of a prompt template in a model folder.
+fn prompt_template(dir: &Path) -> Result<Option<String>> {
+    match Object::open(&dir.join("chat_template.json"), SMALL_FILE_BYTES)? {
+        Some(object) => Ok(object.string_opt("prompt_template")?.map(str::to_owned)),
+        None => Ok(None),
     }
 }
 

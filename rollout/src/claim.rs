@@ -124,7 +124,10 @@ impl Claims<'_> {
                     .clocks
                     .blocked(Stage::Claim, || send(&self.prepared, prepared, is_stopping)))
             }
-            Err(error) => Ok(self.skip(ticket, sample.id, format!("{error:#}"), is_stopping)),
+            Err(error) => {
+                let name = self.samples.label(ticket, &sample.id);
+                Ok(self.skip(ticket, name, format!("{error:#}"), is_stopping))
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! # Layout
 //! Read `run` first.
 //! - `run`: the stages of a run and the channels between them; `stop` ends them
-//! - `claim`: ticket -> sample (`dataset`) -> prompt (`prompt`)
+//! - `claim`: ticket -> sample (`dataset`) -> prompt (`prompt`, `template`)
 //! - `generate`: prompt -> responses; keeps the engine busy
 //! - `reload`: follows the learner's publications
 //! - `emit`: responses -> record (`group`, `reward`) -> ring; keeps the books (`stats`, `occupancy`)
@@ -11,12 +11,13 @@
 //! - `sampler`: chooses the next token of a row and measures it
 //! - `setup`, `load`: configuration, model and data set -> the parts above
 //! - `weights_file`: a checkpoint as the file that the engine maps; `memory`: whether a run fits, `available`: into what
-//! - `eval`, `bench`, `doctor`: the other commands
+//! - `eval`, `data`, `bench`, `doctor`: the other commands
 
 pub mod available;
 pub mod bench;
 pub mod channel;
 pub mod claim;
+pub mod data;
 pub mod dataset;
 pub mod doctor;
 pub mod emit;
@@ -36,6 +37,7 @@ pub mod sampler;
 pub mod setup;
 pub mod stats;
 pub mod stop;
+pub mod template;
 pub mod weights_file;
 
 pub use error::{Error, Result};

@@ -1,4 +1,5 @@
-//! `rollout`: generates for a run; `rollout eval`: measures a checkpoint; `rollout doctor`: says what is installed.
+//! `rollout`: generates for a run; `rollout eval`: measures a checkpoint; `rollout data`: says what is in a data set;
+//! `rollout doctor`: says what is installed.
 
 use std::io::stdout;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use anyhow::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rollout::bench::{BenchArgs, bench};
+use rollout::data::{DataCommand, data};
 use rollout::doctor;
 use rollout::eval::{EvalArgs, eval};
 use rollout::run::{self, Given};
@@ -37,6 +39,8 @@ enum Command {
     /// 4 bytes per parameter, into the temporary folder, and removed again: TMPDIR chooses that folder. To convert only once,
     /// `scripts/export_onnx.sh MODEL OUT` writes a folder to give as --model.
     Eval(EvalArgs),
+    /// Says what is in a data set, and what a run would skip of it and why
+    Data(DataCommand),
     /// Measures the engine's speed on this machine
     Bench(BenchArgs),
     /// Says what is installed, what would work, and what to do about what does not
@@ -89,6 +93,15 @@ fn start() -> Result<()> {
                 &args,
                 &telemetry,
                 &Stop::on_signals("stopping after this step")?,
+                &mut stdout().lock(),
+            )
+        }
+        Some(Command::Data(args)) => {
+            let telemetry = telemetry::init("data")?;
+            data(
+                &args,
+                &telemetry,
+                &Stop::on_signals("stopping after these rows")?,
                 &mut stdout().lock(),
             )
         }

@@ -74,10 +74,11 @@ pub fn run(
     let config = load_config()?;
     let setup = Setup::new(&config)?;
     tracing::info!(
-        "rollout {} of the run in {}: {} samples",
+        "rollout {} of the run in {}: {} samples, prompt template {}",
         seat.index(),
         run_dir.display(),
-        setup.samples.len()
+        setup.samples.len(),
+        setup.prompts.template().name()
     );
     let summary = stages(&config, setup, &seat, telemetry, stop)?;
     let reason = if seat.stopping() {
@@ -98,7 +99,8 @@ fn check_early(config: &RunConfig, given: Given) -> Result<()> {
         Processor::from_dir(&config.run.model)?;
     }
     if given.data || is_saved {
-        Dataset::open(&config.rollout.data, &DatasetLimits::default())?;
+        let keys = config.rollout.source.keys();
+        Dataset::open_with(&config.rollout.data, &keys, &DatasetLimits::default())?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::engine::{EngineSettings, KvCache, Threads, blocks_of};
 use crate::group::RecordMaker;
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
-use crate::prompt::PromptBuilder;
+use crate::prompt::{PromptBuilder, bounded};
 use crate::reward::RewardConfig;
 use crate::sampler::{EntropyKind, Sampling};
 
@@ -39,13 +39,16 @@ impl Setup {
     /// The first of them that is missing or wrong.
     pub fn new(config: &RunConfig) -> Result<Self> {
         let args = &config.rollout;
-        let processor = Arc::new(Processor::from_dir(&config.run.model)?);
+        let mut processor = Processor::from_dir(&config.run.model)?;
+        processor.images = bounded(&processor.images, &args.source)?;
+        let processor = Arc::new(processor);
         let threads = Threads::new(args.threads, args.pin_threads);
         let loader = ModelLoader::new(&processor.config, args.engine, threads, args.precision)?;
         if loader.is_on_cpu() {
             MemoryPlan::new(&processor.config, Load::from(args)).check_now()?;
         }
-        let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
+        let dataset =
+            Dataset::open_with(&args.data, &args.source.keys(), &DatasetLimits::default())?;
         let template = args.prompt_template.as_deref();
         Ok(Self {
             engine: EngineSettings {

@@ -24,7 +24,10 @@ pub(crate) fn write(out: &Path) -> Result<()> {
         ("preprocessor_config.json", preprocessor_config()),
         ("tokenizer.json", vocabulary::tokenizer_json()?),
         ("tokenizer_config.json", tokenizer_config(&template)),
-        ("chat_template.json", json!({"chat_template": template})),
+        (
+            "chat_template.json",
+            json!({"chat_template": template, "prompt_template": "none"}),
+        ),
     ] {
         let path = out.join(name);
         let text = serde_json::to_string_pretty(&content)? + "\n";

@@ -1,7 +1,7 @@
 //! One configuration for both programs.
 //!
 //! # Layout
-//! - [`RunArgs`], [`RolloutArgs`], [`LearnerArgs`]: the keys. Each is written once, as a clap argument; a TOML key is the long flag's
+//! - [`RunArgs`], [`RolloutArgs`] with [`DataArgs`], [`LearnerArgs`]: the keys. Each is written once, as a clap argument; a TOML key is the long flag's
 //!   name with `_` for `-`, and its value passes through the flag's own parser
 //! - [`load`]: defaults < the run folder's config.toml < `--config FILE` < the command line
 //! - [`ObjectiveArgs`], [`TokenArgs`]: the two parts of [`LearnerArgs`] that are the algorithm; the choices are enums
@@ -22,12 +22,13 @@
 
 mod choices;
 mod conflicts;
+mod data_args;
 mod device;
 mod error;
 mod file;
 mod learner_args;
 mod load;
-mod nearest;
+pub(crate) mod nearest;
 mod objective_args;
 mod resolve;
 mod rollout_args;
@@ -42,6 +43,7 @@ pub use choices::{
     Advantage, Aggregation, Algo, GroupFilter, ImportanceCorrection, KlEstimator, KlIn,
     PerceptionSignal, Surrogate, TokenWeighting, TorNormaliser, TorScope, TorTies,
 };
+pub use data_args::DataArgs;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use learner_args::{LearnerArgs, Schedule};

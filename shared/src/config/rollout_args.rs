@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 
+use super::DataArgs;
 use super::values::{at_least, non_negative, positive, positive_fraction, switch};
 use crate::record::Precision;
 
@@ -43,16 +44,25 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = at_least(1), help_heading = "Engine")]
     pub ring_mib: usize,
 
-    /// Data set: a parquet or .jsonl file or a folder of them, with an optional split as in FOLDER@train
+    /// Data set: a .parquet or .jsonl file, a folder of them or a name on the hub; FOLDER@train takes a split, A=2,B mixes
+    ///
+    /// Several with commas between are mixed; a weight behind one, as in A=2,B@train=0.5, says how often an epoch visits each of
+    /// its rows (1 without).
     #[arg(
         long,
-        value_name = "PATH[@SPLIT]",
+        value_name = "DATA,...",
         default_value = "models/geo-mini/data/train.parquet"
     )]
     #[arg(value_hint = ValueHint::AnyPath, help_heading = "Data")]
     pub data: String,
 
-    /// minijinja template of the user's message, printing `{{ problem }}` in its place [default: as it is]
+    /// How its columns are read.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub source: DataArgs,
+
+    /// minijinja file of the user's message, printing `{{ problem }}` in its place; or `think-boxed`, or `none` for the
+    /// problem as it is [default: what the model folder names, else think-boxed]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<PathBuf>,

@@ -187,6 +187,33 @@ fn what_is_saved_is_loaded() {
     save(&dapo).unwrap();
 }
 
+/// The flags of a data set are keys of [rollout] like any other, though they are written elsewhere.
+#[test]
+fn the_keys_of_a_data_set_are_saved_with_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().display();
+    let line = format!(
+        "rollout --run-dir {run_dir} --data a.parquet=2,b.jsonl --prompt-key q --image-dir img --max-pixels 1000000"
+    );
+    let config = rollout(&line).unwrap();
+    let keys = config.rollout.source.keys();
+    assert_eq!(keys.prompt.as_deref(), Some("q"));
+    assert_eq!(keys.image_dir.as_deref(), Some(std::path::Path::new("img")));
+    let text = std::fs::read_to_string(save(&config).unwrap()).unwrap();
+    assert!(
+        text.contains("\nprompt_key = \"q\"\n") && text.contains("\nmax_pixels = 1000000\n"),
+        "{text}"
+    );
+    assert_eq!(
+        learner(&format!("learner --run-dir {run_dir}")).unwrap(),
+        config
+    );
+    assert_eq!(
+        refused("[rollout]\npromt_key = \"q\"\n"),
+        r#"my.toml: unknown key "promt_key" in [rollout]; did you mean "prompt_key"?"#
+    );
+}
+
 #[test]
 fn slips_are_named() {
     assert_eq!(

@@ -23,6 +23,8 @@ pub struct DatasetLimits {
     pub max_images: usize,
     /// An encoded image.
     pub max_image_bytes: usize,
+    /// The images of one row together.
+    pub max_row_bytes: usize,
     /// Unpacked row groups that are kept in memory; the newest one always is.
     pub cache_bytes: usize,
 }
@@ -41,6 +43,7 @@ impl Default for DatasetLimits {
             max_text_bytes: MIB,
             max_images: 64,
             max_image_bytes: 64 * MIB,
+            max_row_bytes: 64 * MIB,
             cache_bytes: 512 * MIB,
         }
     }

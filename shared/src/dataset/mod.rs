@@ -1,31 +1,47 @@
 //! Data sets of problems with images, from parquet or JSON lines; used by `rollout` and by `learner sft`.
 //!
 //! # Layout
-//! - [`Dataset`]: `open(path@split)`, `len`, `get(index)`; rows come from disk when they are asked for
-//! - `locate`: which files a `path@split` means
-//! - `parquet_file`, `footer`, `columns`, `pages`, `thrift`, `window`: the schema of hiyouga/geometry3k; every size is checked before it is allocated
-//! - `json_lines`: one object per line, images as files beside it
+//! - [`Dataset`]: `open(spec)`, `len`, `get(index)`; rows come from disk when they are asked for
+//! - `spec`: what `--data` says; `locate`: which files that means; `hub`: names that are no path, from the hub's cache or the hub
+//! - `keys`, [`DataKeys`]: what the columns are called
+//! - `parquet_file`, `footer`, `columns`, `pages`, `thrift`, `window`: parquet; every size is checked before it is allocated
+//! - `row`: a row of it -> [`Sample`]; `answer`: without its box
+//! - `json_lines`: one object per line; `inter_gps`: a folder per problem; `image_folder`: images as files beside them
+//! - `summary`: what there is, for people
 //! - [`content_parts`]: a problem's text cut at its `<image>` placeholders
 //!
 //! Data files are downloads of strangers: whatever their bytes are, the answer is rows or an error.
 
+mod answer;
 mod columns;
 mod error;
 mod footer;
+mod hub;
+mod image_folder;
+mod inter_gps;
 mod json_lines;
+mod keys;
 mod limits;
 mod locate;
 mod open;
 mod pages;
 mod parquet_file;
 mod parts;
+mod row;
+mod spec;
+mod summary;
 mod thrift;
 mod window;
 
 pub use error::{Error, Result};
+pub use keys::DataKeys;
 pub use limits::DatasetLimits;
 pub use open::{Dataset, Sample};
 pub use parts::{Part, content_parts};
+pub use summary::{Column, FileSummary, Part as DataPart};
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod schema_tests;

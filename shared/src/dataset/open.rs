@@ -4,13 +4,18 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use parquet::data_type::ByteArray;
-
 use super::error::{Error, Result};
+use super::hub::Hub;
+use super::image_folder::ImageFolder;
+use super::inter_gps::InterGps;
 use super::json_lines::JsonLines;
+use super::keys::DataKeys;
 use super::limits::DatasetLimits;
-use super::locate::locate;
-use super::parquet_file::{ParquetFile, Row, RowGroup};
+use super::locate::{Found, locate};
+use super::parquet_file::{ParquetFile, RowGroup};
+use super::row::check;
+use super::spec;
+use super::summary::{FileSummary, Part};
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +34,9 @@ pub struct Sample {
 
 /// An open data set. Shared between threads by reference.
 pub struct Dataset {
+    keys: DataKeys,
     limits: DatasetLimits,
+    parts: Vec<Part>,
     blocks: Vec<Block>,
     files: Vec<DataFile>,
     len: usize,
@@ -49,12 +56,14 @@ struct Block {
 
 struct DataFile {
     path: PathBuf,
+    images: ImageFolder,
     content: Content,
 }
 
 enum Content {
     Parquet(Box<ParquetFile>),
     JsonLines(JsonLines),
+    InterGps(InterGps),
 }
 
 /// Unpacked row groups by block, the newest last.
@@ -64,26 +73,61 @@ struct Cache {
 }
 
 impl Dataset {
-    /// Opens a .parquet or .jsonl file, or a folder of them; `path@split` picks the files whose names start with `split`.
-    /// Reads footers and counts lines, no rows.
+    /// Opens what `spec` names: a .parquet or .jsonl file, a folder of them, or a name on the hub; `path@split` picks the
+    /// files whose names start with `split`; several with commas between are one data set, `=WEIGHT` behind one says how
+    /// often an epoch visits its rows (see [`Dataset::parts`]). Reads footers and counts lines, no rows.
     ///
     /// # Errors
     /// No such path or split; a malformed file; a file beyond the limits; a missing column; no rows.
     pub fn open(spec: &str, limits: &DatasetLimits) -> Result<Self> {
+        Self::open_with(spec, &DataKeys::default(), limits)
+    }
+
+    /// The same with columns of other names.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_with(spec: &str, keys: &DataKeys, limits: &DatasetLimits) -> Result<Self> {
         let mut dataset = Self {
+            keys: keys.clone(),
             limits: *limits,
+            parts: Vec::new(),
             blocks: Vec::new(),
             files: Vec::new(),
             len: 0,
             cache: Mutex::default(),
         };
-        for path in locate(spec, limits)? {
-            dataset.add(path)?;
-        }
-        if dataset.len == 0 {
-            return Err(Error::NotFound {
-                path: spec.to_owned(),
-                reason: "its files have no rows".to_owned(),
+        let hub = Hub::from_env();
+        let mut num_visits = 0;
+        for source in spec::parse(spec)? {
+            let start = dataset.len;
+            match locate(&source, &hub, limits)? {
+                Found::Files(files) => files.into_iter().try_for_each(|file| dataset.add(file))?,
+                Found::Folder(folder) => dataset.add_folder(folder)?,
+            }
+            let rows = dataset.len - start;
+            if rows == 0 {
+                return Err(Error::NotFound {
+                    path: source.text,
+                    reason: "its files have no rows".to_owned(),
+                });
+            }
+            let visits = visits(rows, source.weight);
+            num_visits += visits;
+            if num_visits > limits.max_rows {
+                return Err(Error::NotFound {
+                    path: spec.to_owned(),
+                    reason: format!(
+                        "its weights make an epoch of more than {} rows",
+                        limits.max_rows
+                    ),
+                });
+            }
+            dataset.parts.push(Part {
+                source: source.text,
+                start,
+                rows,
+                visits,
             });
         }
         Ok(dataset)
@@ -94,14 +138,29 @@ impl Dataset {
             .extension()
             .is_some_and(|extension| extension == "parquet");
         let (content, groups) = if is_parquet {
-            let file = ParquetFile::open(&path, &self.limits)?;
+            let file = ParquetFile::open(&path, &self.keys, &self.limits)?;
             let groups = file.group_rows().to_vec();
             (Content::Parquet(Box::new(file)), groups)
         } else {
-            let file = JsonLines::open(&path, &self.limits)?;
+            let file = JsonLines::open(&path, &self.keys, &self.limits)?;
             let rows = file.len();
             (Content::JsonLines(file), vec![rows])
         };
+        self.add_blocks(path, content, groups)
+    }
+
+    fn add_folder(&mut self, path: PathBuf) -> Result<()> {
+        let folder = InterGps::open(&path, &self.limits)?.ok_or_else(|| Error::NotFound {
+            path: path.display().to_string(),
+            reason:
+                "the folder holds no .parquet or .jsonl file, nor numbered folders with a data.json"
+                    .to_owned(),
+        })?;
+        let rows = folder.len();
+        self.add_blocks(path, Content::InterGps(folder), vec![rows])
+    }
+
+    fn add_blocks(&mut self, path: PathBuf, content: Content, groups: Vec<usize>) -> Result<()> {
         let mut start_in_file = 0;
         for (group, rows) in groups.into_iter().enumerate() {
             if rows > self.limits.max_rows - self.len {
@@ -124,7 +183,12 @@ impl Dataset {
             self.len += rows;
             start_in_file += rows;
         }
-        self.files.push(DataFile { path, content });
+        let images = ImageFolder::new(&path, self.keys.image_dir.as_deref());
+        self.files.push(DataFile {
+            path,
+            images,
+            content,
+        });
         Ok(())
     }
 
@@ -140,45 +204,104 @@ impl Dataset {
         self.len == 0
     }
 
+    /// The sources, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The files, with their columns.
+    #[must_use]
+    pub fn files(&self) -> Vec<FileSummary> {
+        let files = self.files.iter().enumerate();
+        files
+            .map(|(number, file)| {
+                let blocks = self.blocks.iter().filter(|block| block.file == number);
+                let (format, columns) = match &file.content {
+                    Content::Parquet(parquet) => ("parquet", parquet.summary()),
+                    Content::JsonLines(lines) => {
+                        ("json lines", lines.columns(&self.keys, &self.limits))
+                    }
+                    Content::InterGps(_) => ("folders", Vec::new()),
+                };
+                FileSummary {
+                    path: file.path.clone(),
+                    format,
+                    rows: blocks.map(|block| block.rows).sum(),
+                    columns,
+                }
+            })
+            .collect()
+    }
+
+    /// What a message calls a row: its id, and `FILE#ROW` behind it where the id is one of its own.
+    #[must_use]
+    pub fn label(&self, index: usize, id: &str) -> String {
+        match self.place(index) {
+            Ok((_, _, _, name)) if name != id => format!("{id} ({name})"),
+            _ => id.to_owned(),
+        }
+    }
+
     /// Reads row `index`.
     ///
     /// # Errors
     /// [`Error::Sample`] when only this row is bad (see [`Error::is_sample`]): skip it, count it, name it.
     pub fn get(&self, index: usize) -> Result<Sample> {
-        let outside = Error::Index {
-            index,
-            len: self.len,
+        let (block, file, row, name) = self.place(index)?;
+        let sample = match &file.content {
+            Content::JsonLines(lines) => {
+                lines.get(row, name, (&self.keys, &file.images, &self.limits))
+            }
+            Content::InterGps(folders) => folders
+                .get(row, &self.limits)
+                .and_then(|sample| check(sample, &self.limits)),
+            Content::Parquet(parquet) => {
+                let group = self.group(block, parquet)?;
+                let row = group.rows.get(row).ok_or_else(|| self.outside(index))?;
+                row.sample(name, &file.images, &self.limits)
+            }
         };
+        sample.map_err(|error| match error {
+            Error::Sample { id, reason } => Error::Sample {
+                id: self.label(index, &id),
+                reason,
+            },
+            other => other,
+        })
+    }
+
+    /// Block, file, row in its block, and name of a row.
+    fn place(&self, index: usize) -> Result<(usize, &DataFile, usize, String)> {
         let block_index = self
             .blocks
             .partition_point(|block| block.start <= index)
             .checked_sub(1);
-        let Some((block_index, block)) =
-            block_index.and_then(|at| Some((at, self.blocks.get(at)?)))
-        else {
-            return Err(outside);
-        };
+        let found = block_index.and_then(|at| Some((at, self.blocks.get(at)?)));
+        let (at, block) = found.ok_or_else(|| self.outside(index))?;
         let row = index - block.start;
-        let Some(file) = self.files.get(block.file).filter(|_| row < block.rows) else {
-            return Err(outside);
+        let file = self.files.get(block.file).filter(|_| row < block.rows);
+        let file = file.ok_or_else(|| self.outside(index))?;
+        let name = match &file.content {
+            Content::InterGps(folders) => folders.name(row),
+            _ => name_of(&file.path, block.start_in_file + row),
         };
-        let name = name_of(&file.path, block.start_in_file + row);
-        let sample = match &file.content {
-            Content::JsonLines(lines) => lines.get(row, name, &self.limits)?,
-            Content::Parquet(parquet) => {
-                let group = self.group(block_index, parquet, block.group)?;
-                let row = group.rows.get(row).ok_or(outside)?;
-                sample(row, name, &self.limits)?
-            }
-        };
-        check(sample, &self.limits)
+        Ok((at, file, row, name))
     }
 
-    fn group(&self, block: usize, file: &ParquetFile, group: usize) -> Result<Arc<RowGroup>> {
+    fn outside(&self, index: usize) -> Error {
+        Error::Index {
+            index,
+            len: self.len,
+        }
+    }
+
+    fn group(&self, block: usize, file: &ParquetFile) -> Result<Arc<RowGroup>> {
         let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = lock().find(block) {
             return Ok(found);
         }
+        let group = self.blocks.get(block).map_or(0, |block| block.group);
         // Not under the lock: other threads may find theirs meanwhile. Two may read the same group; both copies are right.
         let loaded = Arc::new(file.load(group, &self.limits)?);
         lock().insert(block, Arc::clone(&loaded), self.limits.cache_bytes);
@@ -208,94 +331,22 @@ impl Cache {
     }
 }
 
+/// Rows of an epoch. A weight is at most 1000 and so is its product with the rows below 2^53.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a positive number of at most 10^10, rounded"
+)]
+fn visits(rows: usize, weight: f64) -> usize {
+    ((rows as f64 * weight).round() as usize).max(1)
+}
+
+/// `FILE#ROW`.
 fn name_of(path: &Path, row: usize) -> String {
     let file = path
         .file_name()
         .map(|name| name.to_string_lossy())
         .unwrap_or_default();
     format!("{file}#{row}")
-}
-
-fn sample(row: &Row, name: String, limits: &DatasetLimits) -> Result<Sample> {
-    let id = match &row.id {
-        Some(id) if id.len() <= 200 => String::from_utf8_lossy(id.data()).into_owned(),
-        _ => name,
-    };
-    let text = |column: &str, value: Option<&ByteArray>| match value {
-        None => Err(Error::sample(&id, format!("its {column} is null"))),
-        Some(value) if value.len() > limits.max_text_bytes => Err(Error::sample(
-            &id,
-            format!(
-                "its {column} has {} bytes, at most {} allowed",
-                value.len(),
-                limits.max_text_bytes
-            ),
-        )),
-        Some(value) => String::from_utf8(value.data().to_vec())
-            .map_err(|_| Error::sample(&id, format!("its {column} is not UTF-8"))),
-    };
-    if row.images.len() > limits.max_images {
-        return Err(Error::sample(
-            &id,
-            format!(
-                "{} images, at most {} allowed",
-                row.images.len(),
-                limits.max_images
-            ),
-        ));
-    }
-    let image = |(number, image): (usize, &Option<ByteArray>)| match image {
-        None => Err(Error::sample(&id, format!("image {number} has no bytes"))),
-        Some(image) if image.len() > limits.max_image_bytes => Err(Error::sample(
-            &id,
-            format!(
-                "image {number} has {} bytes, at most {} allowed",
-                image.len(),
-                limits.max_image_bytes
-            ),
-        )),
-        Some(image) => Ok(image.data().to_vec()),
-    };
-    let problem = text("problem", row.problem.as_ref())?;
-    let answer = text("answer", row.answer.as_ref())?;
-    let solution = row
-        .solution
-        .as_ref()
-        .map(|solution| text("solution", Some(solution)))
-        .transpose()?;
-    let images = row
-        .images
-        .iter()
-        .enumerate()
-        .map(image)
-        .collect::<Result<_>>()?;
-    Ok(Sample {
-        id,
-        problem,
-        answer,
-        solution,
-        images,
-    })
-}
-
-fn check(sample: Sample, limits: &DatasetLimits) -> Result<Sample> {
-    let texts = [
-        Some(&sample.problem),
-        Some(&sample.answer),
-        sample.solution.as_ref(),
-    ];
-    if texts
-        .into_iter()
-        .flatten()
-        .any(|text| text.len() > limits.max_text_bytes)
-    {
-        return Err(Error::sample(
-            &sample.id,
-            format!("a text has more than {} bytes", limits.max_text_bytes),
-        ));
-    }
-    if sample.answer.trim().is_empty() {
-        return Err(Error::sample(&sample.id, "its answer is empty"));
-    }
-    Ok(sample)
 }

@@ -1,5 +1,6 @@
-//! One parquet file with the schema of hiyouga/geometry3k:
-//! `images: list<struct<bytes: binary, path: string>>`, `problem: string`, `answer: string`, and optionally `solution` and `id`.
+//! One parquet file of problems. The schema of hiyouga/geometry3k is
+//! `images: list<struct<bytes: binary, path: string>>`, `problem: string`, `answer: string`; that of TIGER-Lab/ViRL39K has `question`
+//! and `image: list<string>`, paths of files.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -10,15 +11,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parquet::basic::Type as Physical;
 use parquet::column::reader::ColumnReaderImpl;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::data_type::{
+    ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
+};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::SerializedPageReader;
 
 use super::columns::{Columns, Leaf};
 use super::error::{Error, Result};
 use super::footer::{check_footer, read_footer};
+use super::keys::DataKeys;
 use super::limits::DatasetLimits;
 use super::pages::{ChunkSize, check_chunk};
+use super::row::{ImageCell, Row};
+use super::summary::Column;
 use super::window::Window;
 
 /// An open file whose footer was checked.
@@ -39,19 +45,8 @@ pub(super) struct RowGroup {
     pub(super) bytes: usize,
 }
 
-/// A row as it is in the file: not yet UTF-8, nor within a row's limits.
-#[derive(Default)]
-pub(super) struct Row {
-    pub(super) id: Option<ByteArray>,
-    pub(super) problem: Option<ByteArray>,
-    pub(super) answer: Option<ByteArray>,
-    pub(super) solution: Option<ByteArray>,
-    /// `None` where the list has an entry without bytes.
-    pub(super) images: Vec<Option<ByteArray>>,
-}
-
 impl ParquetFile {
-    pub(super) fn open(path: &Path, limits: &DatasetLimits) -> Result<Self> {
+    pub(super) fn open(path: &Path, keys: &DataKeys, limits: &DatasetLimits) -> Result<Self> {
         let file = File::open(path).map_err(Error::read(path))?;
         let file_bytes = file.metadata().map_err(Error::read(path))?.len();
         let footer = read_footer(path, &file, file_bytes, limits)?;
@@ -59,7 +54,7 @@ impl ParquetFile {
         let metadata = guard(path, || {
             ParquetMetaDataReader::decode_metadata(&footer).map_err(|e| e.to_string())
         })?;
-        let columns = guard(path, || Ok(Columns::find(path, &metadata)))??;
+        let columns = guard(path, || Ok(Columns::find(path, &metadata, keys)))??;
         let mut group_rows = Vec::with_capacity(metadata.num_row_groups());
         for group in metadata.row_groups() {
             let rows = usize::try_from(group.num_rows())
@@ -83,6 +78,10 @@ impl ParquetFile {
         &self.group_rows
     }
 
+    pub(super) fn summary(&self) -> Vec<Column> {
+        self.columns.summary(&self.metadata)
+    }
+
     /// Reads and unpacks a row group.
     pub(super) fn load(&self, group: usize, limits: &DatasetLimits) -> Result<RowGroup> {
         let mut loading = Loading {
@@ -92,10 +91,7 @@ impl ParquetFile {
             bytes: 0,
         };
         let columns = &self.columns;
-        let images = columns
-            .images
-            .map(|leaf| loading.entries::<ByteArrayType>(leaf))
-            .transpose()?;
+        let images = loading.images()?;
         let problems = loading.texts(columns.problem)?;
         let answers = loading.texts(columns.answer)?;
         let solutions = columns
@@ -112,7 +108,7 @@ impl ParquetFile {
                 ..Row::default()
             })
             .collect();
-        for (row, images) in rows.iter_mut().zip(images.into_iter().flatten()) {
+        for (row, images) in rows.iter_mut().zip(images) {
             row.images = images;
         }
         for (row, solution) in rows.iter_mut().zip(solutions.into_iter().flatten()) {
@@ -137,6 +133,53 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    /// The images of each row. Paths are read where bytes are missing.
+    fn images(&mut self) -> Result<Vec<Vec<ImageCell>>> {
+        let Columns {
+            images,
+            image_paths,
+            ..
+        } = self.file.columns;
+        let (bytes, paths) = match (images, image_paths) {
+            (None, None) => return Ok(Vec::new()),
+            (Some(leaf), _) => (Some(self.entries::<ByteArrayType>(leaf)?), image_paths),
+            (None, paths) => (None, paths),
+        };
+        // Of a struct without a list a null in one field is no entry, not an empty one.
+        let is_whole = bytes.as_ref().is_some_and(|rows| {
+            let mut rows = rows.iter();
+            rows.all(|row| !row.is_empty() && row.iter().all(Option::is_some))
+        });
+        let paths = match paths {
+            Some(leaf) if !is_whole => Some(self.entries::<ByteArrayType>(leaf)?),
+            _ => None,
+        };
+        let cell = |bytes: Option<ByteArray>, path: Option<ByteArray>| match (bytes, path) {
+            (Some(bytes), _) => ImageCell::Bytes(bytes),
+            (None, Some(path)) => ImageCell::Path(path),
+            (None, None) => ImageCell::Null,
+        };
+        let by_bytes =
+            |row: Vec<Option<ByteArray>>| row.into_iter().map(|b| cell(b, None)).collect();
+        let by_path =
+            |row: Vec<Option<ByteArray>>| row.into_iter().map(|p| cell(None, p)).collect();
+        Ok(match (bytes, paths) {
+            (Some(bytes), None) => bytes.into_iter().map(by_bytes).collect(),
+            (None, paths) => paths.into_iter().flatten().map(by_path).collect(),
+            (Some(bytes), Some(paths)) => bytes
+                .into_iter()
+                .zip(paths)
+                .map(|(bytes, paths)| {
+                    let num = bytes.len().max(paths.len());
+                    let bytes = bytes.into_iter().chain(std::iter::repeat(None));
+                    let paths = paths.into_iter().chain(std::iter::repeat(None));
+                    let cells = bytes.zip(paths).take(num);
+                    cells.map(|(bytes, path)| cell(bytes, path)).collect()
+                })
+                .collect(),
+        })
+    }
+
     /// One value per row.
     fn texts(&mut self, leaf: Leaf) -> Result<Vec<Option<ByteArray>>> {
         fn first<T>(rows: Vec<Vec<Option<T>>>) -> impl Iterator<Item = Option<T>> {
@@ -148,6 +191,12 @@ impl Loading<'_> {
                 .map(|n| n.map(|n| text(n.to_string())))
                 .collect(),
             Physical::INT64 => first(self.entries::<Int64Type>(leaf)?)
+                .map(|n| n.map(|n| text(n.to_string())))
+                .collect(),
+            Physical::FLOAT => first(self.entries::<FloatType>(leaf)?)
+                .map(|n| n.map(|n| text(n.to_string())))
+                .collect(),
+            Physical::DOUBLE => first(self.entries::<DoubleType>(leaf)?)
                 .map(|n| n.map(|n| text(n.to_string())))
                 .collect(),
             _ => first(self.entries::<ByteArrayType>(leaf)?).collect(),

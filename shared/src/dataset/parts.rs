@@ -11,10 +11,17 @@ pub enum Part {
 
 /// The placeholders of a problem do not match its images.
 #[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
-#[error("the problem has {placeholders} <image> placeholders for {images} images")]
+#[error("the problem has {placeholders} <image> placeholders for {images} images{}", hint(*placeholders))]
 pub struct Mismatch {
     placeholders: usize,
     images: usize,
+}
+
+fn hint(placeholders: usize) -> &'static str {
+    match placeholders {
+        0 => "; a prompt template can put them in, as in `<image>{{ problem }}`",
+        _ => "",
+    }
 }
 
 /// Cuts `problem` at each `<image>`, the placeholder of the field's data sets. Text keeps its white space.
@@ -64,6 +71,11 @@ mod tests {
             message,
             "the problem has 1 <image> placeholders for 2 images"
         );
-        assert!(content_parts("x", 1).is_err());
+        let message = content_parts("x", 1).unwrap_err().to_string();
+        assert!(
+            message.ends_with("as in `<image>{{ problem }}`"),
+            "{message}"
+        );
+        assert!(content_parts("<image>", 0).is_err());
     }
 }

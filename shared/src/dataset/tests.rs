@@ -124,7 +124,10 @@ fn every_codec_version_and_encoding() {
                 assert!(dataset.get(10).unwrap().images.is_empty());
                 let bad = dataset.get(11).unwrap_err();
                 assert!(bad.is_sample());
-                assert_eq!(bad.to_string(), "sample 11: image 0 has no bytes");
+                assert_eq!(
+                    bad.to_string(),
+                    "sample 11 (train.parquet#11): image 0 has neither bytes nor a path"
+                );
                 assert!(!dataset.get(12).unwrap_err().is_sample());
             }
         }
@@ -258,14 +261,18 @@ fn what_is_no_parquet_is_said() {
         "{message}"
     );
 
-    let schema =
-        Arc::new(parse_message_type("message m { required binary question (STRING); }").unwrap());
+    let schema = Arc::new(
+        parse_message_type("message m { required binary problm (STRING); required int32 n; }")
+            .unwrap(),
+    );
     let writer =
         SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::default()).unwrap();
     writer.close().unwrap();
     let message = open(&path).err().unwrap().to_string();
     assert!(
-        message.ends_with("no column \"problem\"; it has question"),
+        message.ends_with(
+            "no column \"problem\" or \"prompt\" or \"question\"; did you mean \"problm\"? (--prompt-key NAME chooses another); it has problm, n"
+        ),
         "{message}"
     );
 }

@@ -14,6 +14,7 @@ fn short_help_of_every_command() -> Result<()> {
     for (program, command) in [
         ("rollout", ""),
         ("rollout", "eval"),
+        ("rollout", "data"),
         ("learner", ""),
         ("learner", "sft"),
         ("models", "export"),
