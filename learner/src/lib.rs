@@ -29,7 +29,7 @@
 //! - [`sft`]: teaches to write worked solutions
 //! - [`supervised`]: what both share
 //!
-//! The machine: [`device`], [`doctor`]
+//! The machine: [`device`], [`doctor`], [`bench`]
 //!
 //! Read `train.rs` first.
 
@@ -37,7 +37,9 @@ pub mod admission;
 pub mod advantage;
 pub mod after_sync;
 pub mod batch;
+pub mod bench;
 pub mod checkpoint;
+mod clock;
 pub mod device;
 pub mod doctor;
 pub mod labels;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use learner::{doctor, read, run, sft, signals};
+use learner::{bench, doctor, read, run, sft, signals};
 use shared::config::{self, LearnerArgs, Program, RunArgs};
 use shared::telemetry;
 
@@ -32,6 +32,8 @@ struct Cli {
 enum Command {
     /// Says what is installed, what would work, and what to do about what does not
     Doctor,
+    /// Measures what an update takes on this machine
+    Bench(bench::BenchArgs),
     /// Teaches worked solutions: supervised training on the `solution` column of a data set
     Sft(sft::SftArgs),
     /// Teaches the vision tower to read numbers, before anything else is trained
@@ -57,6 +59,15 @@ fn start() -> Result<ExitCode> {
         Some(Command::Doctor) => doctor::report(&mut stdout().lock())?,
         Some(Command::ProbeBf16) if doctor::probe_bf16() => {}
         Some(Command::ProbeBf16) => return Ok(ExitCode::FAILURE),
+        Some(Command::Bench(args)) => {
+            let stop = signals::watch()?;
+            bench::bench(
+                &args,
+                &telemetry::init("learner")?,
+                &stop,
+                &mut stdout().lock(),
+            )?;
+        }
         Some(Command::Sft(args)) => sft::run(&args, &telemetry::init("learner")?)?,
         Some(Command::Read(args)) => read::run(&args, &telemetry::init("learner")?)?,
         None => {

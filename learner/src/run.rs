@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
     }
 }
 
-fn loss_settings(config: &RunConfig) -> LossSettings {
+pub(crate) fn loss_settings(config: &RunConfig) -> LossSettings {
     let (args, resolved) = (&config.learner, config.resolved());
     LossSettings {
         surrogate: resolved.surrogate,

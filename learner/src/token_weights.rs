@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use shared::config::{PerceptionSignal, TorScope};
+use shared::config::{PerceptionSignal, Resolved, TokenArgs, TokenWeighting, TorScope};
 
 use crate::batch::Batch;
 use crate::numbers::narrow;
@@ -86,6 +86,30 @@ pub struct Shares {
 }
 
 impl TokenWeights {
+    /// What a run's configuration gives a batch; `seed` draws ties.
+    #[must_use]
+    pub fn of(batch: &Batch, args: &TokenArgs, resolved: &Resolved, seed: u64) -> Self {
+        if resolved.token_weights == TokenWeighting::None {
+            return Self::ones(batch.num_tokens());
+        }
+        let shaping = Shaping {
+            min: resolved.vppo_min,
+            max: args.vppo_max,
+        };
+        let settings = TorSettings {
+            alpha: resolved.alpha,
+            beta: resolved.beta,
+            overlap: resolved.overlap,
+            rho_reasoning: resolved.rho_reasoning,
+            rho_perception: resolved.rho_perception,
+            signal: resolved.perception_signal,
+            scope: resolved.tor_scope,
+            ties: Ties::new(args.tor_ties, seed),
+            shaping: (resolved.token_weights == TokenWeighting::Vppo).then_some(shaping),
+        };
+        Self::new(batch, &settings)
+    }
+
     /// The sets and weights of a batch.
     #[must_use]
     pub fn new(batch: &Batch, settings: &TorSettings) -> Self {

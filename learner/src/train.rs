@@ -1,23 +1,23 @@
 //! One training step: read, batch, rewards, advantages, token weights, loss, step, publish.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::Result;
-use shared::config::{ImportanceCorrection, KlIn, LearnerArgs, Resolved, TokenWeighting};
+use shared::config::{ImportanceCorrection, KlIn, LearnerArgs, Resolved};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::record::Precision;
 
 use crate::advantage::advantages;
 use crate::batch::{Batch, Group};
+use crate::clock::Clock;
 use crate::loss::{Importance, Scope};
 use crate::metrics::{StepReport, Timing};
 use crate::publish::publish;
 use crate::reference_kl::{KlController, mean_kl, penalised, response_kls};
 use crate::source::{Next, Source};
 use crate::tally::Tally;
-use crate::token_weights::{Shaping, Ties, TokenWeights, TorSettings};
+use crate::token_weights::TokenWeights;
 use crate::update::{Policy, Targets};
 
 /// Everything that a step works on.
@@ -161,28 +161,9 @@ impl Trainer {
     }
 
     fn token_weights(&self, batch: &Batch) -> TokenWeights {
-        let resolved = &self.resolved;
-        if resolved.token_weights == TokenWeighting::None {
-            return TokenWeights::ones(batch.num_tokens());
-        }
         // Another permutation at each step, the same one when the step is repeated after a restart.
         let seed = self.seed.rotate_left(32) ^ self.step;
-        let shaping = Shaping {
-            min: resolved.vppo_min,
-            max: self.args.tokens.vppo_max,
-        };
-        let settings = TorSettings {
-            alpha: resolved.alpha,
-            beta: resolved.beta,
-            overlap: resolved.overlap,
-            rho_reasoning: resolved.rho_reasoning,
-            rho_perception: resolved.rho_perception,
-            signal: resolved.perception_signal,
-            scope: resolved.tor_scope,
-            ties: Ties::new(self.args.tokens.tor_ties, seed),
-            shaping: (resolved.token_weights == TokenWeighting::Vppo).then_some(shaping),
-        };
-        TokenWeights::new(batch, &settings)
+        TokenWeights::of(batch, &self.args.tokens, &self.resolved, seed)
     }
 
     /// The correction that this batch needs: `auto` is none where all of it was generated in f32.
@@ -206,32 +187,5 @@ impl Trainer {
     #[must_use]
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
-    }
-}
-
-/// Seconds since the last lap and since the start.
-struct Clock {
-    start: Instant,
-    lap: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        let now = Instant::now();
-        Self {
-            start: now,
-            lap: now,
-        }
-    }
-
-    fn lap(&mut self) -> f64 {
-        let now = Instant::now();
-        let seconds = now.duration_since(self.lap).as_secs_f64();
-        self.lap = now;
-        seconds
-    }
-
-    fn total(&self) -> f64 {
-        self.lap.duration_since(self.start).as_secs_f64()
     }
 }

@@ -8,6 +8,7 @@ use shared::record::FinishReason;
 use tch::Tensor;
 
 use crate::batch::{Batch, MicroBatch, Response};
+use crate::clock::Clock;
 use crate::logprobs::{self, Frozen, LossGradient, PolicyLogprobs};
 use crate::loss::{Importance, LossSettings, LossSums, Normaliser, ResponseTokens, response_loss};
 use crate::model::Model;
@@ -66,6 +67,23 @@ pub struct BatchUpdate {
     pub sums: LossSums,
     /// How far rollout and policy are apart.
     pub mismatch: Mismatch,
+    /// Where the time went.
+    pub stages: Stages,
+}
+
+/// Seconds spent in the parts of updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stages {
+    /// Making patches of images.
+    pub images: f64,
+    /// Through the network to the logprobs.
+    pub forward: f64,
+    /// The loss and its derivatives, from logprobs.
+    pub loss: f64,
+    /// Back through the network.
+    pub backward: f64,
+    /// Clipping and AdamW.
+    pub optimizer: f64,
 }
 
 /// Rollout logprobs against the policy's own, on the first mini-batch: before any update both are the same policy.
@@ -106,7 +124,7 @@ impl Policy {
     }
 
     /// Logprobs of all response tokens by a model, [N].
-    fn logprobs(&self, model: &Model, batch: &Batch) -> Result<Vec<f32>> {
+    pub(crate) fn logprobs(&self, model: &Model, batch: &Batch) -> Result<Vec<f32>> {
         let mut all = vec![0.0; batch.num_tokens()];
         for micro_batch in batch.micro_batches(
             0..batch.groups.len(),
@@ -136,12 +154,14 @@ impl Policy {
                 let is_first = done.updates.is_empty();
                 let mut mismatch = Mismatch::default();
                 let targets = (targets, old_logprobs.as_slice());
-                self.accumulate(batch, targets, groups, &mut done.sums, &mut mismatch)?;
+                self.accumulate(batch, targets, groups, &mut done, &mut mismatch)?;
                 if is_first {
                     done.mismatch = mismatch;
                 }
+                let mut clock = Clock::start();
                 done.updates
                     .push(self.optimizer.step(self.model.parameters_mut())?);
+                done.stages.optimizer += clock.lap();
             }
         }
         Ok(done)
@@ -154,9 +174,10 @@ impl Policy {
         batch: &Batch,
         (targets, old_logprobs): (Targets<'_>, &[f32]),
         groups: Range<usize>,
-        sums: &mut LossSums,
+        BatchUpdate { sums, stages, .. }: &mut BatchUpdate,
         mismatch: &mut Mismatch,
     ) -> Result<()> {
+        let mut clock = Clock::start();
         let settings = &self.settings.loss;
         let responses =
             batch.groups[groups.start].responses.start..batch.groups[groups.end - 1].responses.end;
@@ -179,6 +200,7 @@ impl Policy {
             let patches = batch.patches(&micro_batch, &self.images)?;
             let input = batch.input(&micro_batch, &patches);
             let temperature = batch.temperature(&micro_batch);
+            stages.images += clock.lap();
             let pass = PolicyLogprobs::forward(&self.model, &input, temperature)?;
             let frozen = match settings.has_full_kl() {
                 true => {
@@ -193,6 +215,7 @@ impl Policy {
                 Some(frozen) => host(&pass.full_kl(&self.model, frozen)?)?,
                 None => Vec::new(),
             };
+            stages.forward += clock.lap();
             let num_tokens = policy_logprobs.len();
             let mut gradient = vec![0.0; num_tokens];
             let (mut of_entropies, mut of_kl) = (vec![0.0; num_tokens], vec![0.0; num_tokens]);
@@ -232,7 +255,9 @@ impl Policy {
                 entropies: (settings.entropy_coef != 0.0).then_some(&of_entropies),
                 kl: frozen.as_ref().map(|frozen| (frozen, &of_kl)),
             };
+            stages.loss += clock.lap();
             pass.backward_all(&self.model, &loss)?;
+            stages.backward += clock.lap();
         }
         Ok(())
     }

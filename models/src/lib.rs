@@ -14,6 +14,7 @@
 //! | [`onnx`] | ONNX as a file format: messages, a graph under construction, operators |
 //! | [`graph`] | Qwen2.5-VL as ONNX graphs |
 //! | [`export`] | a checkpoint to an ONNX folder |
+//! | [`made_up`] | prompts of a given size, for measurements |
 //! | [`random`] | a checkpoint of random weights for a configuration |
 
 pub mod chat;
@@ -24,6 +25,7 @@ pub mod export;
 pub mod graph;
 pub mod image;
 mod json;
+pub mod made_up;
 pub mod names;
 pub mod onnx;
 pub mod positions;

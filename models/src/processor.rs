@@ -180,7 +180,7 @@ impl Processor {
     }
 
     /// The patch grid of a resized image.
-    fn grid(&self, resized: &RgbImage) -> Grid {
+    pub(crate) fn grid(&self, resized: &RgbImage) -> Grid {
         let side = self.config.vision.patch_size;
         Grid {
             t: 1,

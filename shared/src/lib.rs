@@ -9,6 +9,7 @@
 //! - `run_dir`: the folder that all of these live in
 //! - `dataset`: problems with images, from parquet or JSON lines
 //! - `config`: one `RunConfig`: defaults < file < command line
+//! - `measure`: the median and the peak of memory, for benches
 //! - `telemetry`: log lines, progress, metrics
 //! - `error`: what can go wrong between the programs, by cause
 //!
@@ -25,6 +26,8 @@ pub mod dataset;
 pub mod error;
 #[cfg(not(loom))]
 pub mod ids;
+#[cfg(not(loom))]
+pub mod measure;
 #[cfg(not(loom))]
 pub mod record;
 pub mod ring;

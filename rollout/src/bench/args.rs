@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use models::made_up::ImageSize;
 use shared::record::Precision;
 
 /// Speed of the engine on this machine: tokens per second of generation alone and of whole records, and their parts.
@@ -28,7 +29,7 @@ pub struct BenchArgs {
     pub new_tokens: usize,
 
     /// Size of each prompt's image in pixels; none = text only
-    #[arg(long, value_name = "WxH", default_value = "224x224", value_parser = image)]
+    #[arg(long, value_name = "WxH", default_value = "224x224")]
     pub image: ImageSize,
 
     /// Text tokens of each prompt
@@ -78,35 +79,6 @@ pub struct BenchArgs {
     /// Write everything to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
-}
-
-/// An image's size in pixels; 0 x 0 is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageSize {
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-}
-
-fn image(text: &str) -> Result<ImageSize, String> {
-    if text == "none" {
-        return Ok(ImageSize {
-            width: 0,
-            height: 0,
-        });
-    }
-    let sides = text.split_once('x').and_then(|(width, height)| {
-        let side = |text: &str| {
-            text.parse::<u32>()
-                .ok()
-                .filter(|side| (1..=1 << 14).contains(side))
-        };
-        Some((side(width)?, side(height)?))
-    });
-    let (width, height) =
-        sides.ok_or("expected WIDTHxHEIGHT in pixels, such as 224x224, or none")?;
-    Ok(ImageSize { width, height })
 }
 
 fn count(text: &str) -> Result<usize, String> {

@@ -1,12 +1,13 @@
 //! A step's time by rows and by context, beside what its matrix products and its cache cost.
 
 use anyhow::Result;
+use models::made_up::ImageSize;
 use serde::Serialize;
+use shared::measure::median;
 
-use super::args::ImageSize;
+use super::Bench;
 use super::floor::Floor;
 use super::workload::Workload;
-use super::{Bench, median};
 
 /// Steps that are measured at each point.
 const STEPS: usize = 12;
@@ -47,16 +48,18 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Vec<Point>> {
 
 fn point(bench: &Bench<'_>, floor: &mut Floor<'_>, rows: usize, context: usize) -> Result<Point> {
     (bench.note)(&format!("curve: {rows} rows after {context} tokens"));
-    let none = ImageSize {
-        width: 0,
-        height: 0,
-    };
     let text = &bench.processor.config.text;
     let group_size = bench.args.group_size.min(rows);
     let prompts = rows.div_ceil(group_size);
-    let workload = Workload::of_size(bench.args, &bench.processor, prompts, context, none)?
-        .with_group_size(group_size)
-        .with_new_tokens(STEPS + 2);
+    let workload = Workload::of_size(
+        bench.args,
+        &bench.processor,
+        prompts,
+        context,
+        ImageSize::NONE,
+    )?
+    .with_group_size(group_size)
+    .with_new_tokens(STEPS + 2);
     let mut engine = bench.engine_for(&workload, rows)?;
     workload
         .jobs(false)

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use shared::measure::median;
 
-use super::{Bench, median};
+use super::Bench;
 use crate::engine::{PASS_TOKENS, Products};
 
 /// Passes that are measured at each width.

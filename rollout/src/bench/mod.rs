@@ -170,9 +170,3 @@ impl Bench<'_> {
         Ok(())
     }
 }
-
-/// The middle one.
-fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
-}

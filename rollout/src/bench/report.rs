@@ -5,12 +5,13 @@ use std::io::Write;
 use anyhow::Result;
 use models::config::ModelConfig;
 use serde::Serialize;
+use shared::measure::{median, peak_memory_mib};
 
+use super::Round;
 use super::args::BenchArgs;
 use super::curve::Point;
 use super::floor::FloorTimes;
 use super::swap::Swap;
-use super::{Round, median};
 use crate::engine::Spent;
 
 /// Medians over the rounds.
@@ -224,12 +225,4 @@ impl Shares {
             blank: share(|spent| spent.blank),
         }
     }
-}
-
-/// `VmHWM` of this process; not a number where the system does not say.
-fn peak_memory_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    kib.map_or(f64::NAN, |kib| kib / 1024.0)
 }

@@ -5,8 +5,9 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use shared::ids::PolicyVersion;
+use shared::measure::median;
 
-use super::{Bench, median};
+use super::Bench;
 use crate::engine::Haste;
 
 /// Sessions that are made with nothing else running.

@@ -1,0 +1,119 @@
+//! `learner bench`: what one update of the policy takes, and how near that is to its matrix products alone.
+//!
+//! - `args`: the command line
+//! - `workload`: groups of a given shape, made up
+//! - `floor`: the products that no update can leave out, and how fast this machine does them
+//! - `report`: the table and the JSON file
+
+mod args;
+mod floor;
+mod report;
+mod workload;
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use models::checkpoint::Checkpoint;
+use models::processor::Processor;
+use shared::telemetry::Telemetry;
+
+use crate::batch::Batch;
+use crate::device;
+use crate::model::Model;
+use crate::optimizer::{AdamW, OptimizerSettings};
+use crate::run::loss_settings;
+use crate::token_weights::TokenWeights;
+use crate::update::{Policy, Targets, UpdateSettings};
+pub use args::BenchArgs;
+use floor::{Floor, Work};
+use report::{Report, Round};
+
+/// Measures, and writes the table to `out`.
+///
+/// # Errors
+/// A model that cannot be read or does not fit the device.
+pub fn bench(
+    args: &BenchArgs,
+    telemetry: &Telemetry,
+    stop: &AtomicBool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let config = args.config();
+    let resolved = config.resolved();
+    let processor = Processor::from_dir(&args.model)?;
+    let device = device::open(args.device)?;
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(i32::try_from(threads)?);
+    }
+    let progress = telemetry.progress(None);
+    progress.note("loading the model");
+    let mut model = Model::load(&processor.config, &Checkpoint::open(&args.model)?, device)?;
+    if args.freeze_vision {
+        model.parameters_mut().freeze("visual.")?;
+    }
+    let mut optimizer = OptimizerSettings::new(&config.learner, 1);
+    optimizer.lr = 0.0; // every round finds the same policy
+    optimizer.weight_decay = 0.0;
+    let mut policy = Policy {
+        model,
+        reference: None,
+        images: processor.images.clone(),
+        optimizer: AdamW::new(optimizer),
+        settings: UpdateSettings {
+            num_epochs: 1,
+            mini_batch_prompts: usize::MAX,
+            micro_batch_tokens: args.micro_batch_tokens,
+            mask_truncated: false,
+            loss: loss_settings(&config),
+        },
+    };
+
+    progress.note("making the groups");
+    let mut batch = workload::batch(args, &processor)?;
+    // On policy, as the first update of a step is.
+    batch.rollout_logprobs = policy.logprobs(&policy.model, &batch)?;
+    let advantages = workload::advantages(&batch);
+    let tor = TokenWeights::of(&batch, &config.learner.tokens, &resolved, args.seed);
+    let work = Work::new(&processor, &batch, &tor.weights);
+    let floor = Floor::new(&processor.config, &work, device);
+    let one_by_one = args.one_by_one.then(|| workload::one_by_one(&batch));
+
+    let mut round = |batch: &Batch| -> Result<Round> {
+        if stop.load(Ordering::SeqCst) {
+            bail!("stopped before the end; nothing was measured");
+        }
+        let targets = Targets {
+            advantages: &advantages,
+            weights: &tor.weights,
+            reference_logprobs: &[],
+            importance: None,
+        };
+        let start = Instant::now();
+        let stages = policy.update(batch, targets)?.stages;
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(Round { seconds, stages })
+    };
+    progress.note("warming up");
+    round(&batch)?;
+    let (mut rounds, mut alone, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    for index in 1..=args.rounds {
+        progress.note(&format!("round {index} of {}: the update", args.rounds));
+        rounds.push(round(&batch)?);
+        if let Some(batch) = &one_by_one {
+            progress.note(&format!("round {index} of {}: one by one", args.rounds));
+            alone.push(round(batch)?);
+        }
+        progress.note(&format!("round {index} of {}: the floor", args.rounds));
+        rates.push(floor.rate()?);
+    }
+    drop(progress);
+    let report = Report::new(args, &work, &rounds, &alone, rates);
+    report.write(out)?;
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
