@@ -38,7 +38,7 @@ fn loss(model: &Model, frozen_model: &Model, batch: &MicroBatch<'_>) -> f64 {
 
 fn shift(model: &mut Model, by: &Tensor) {
     let parameter = model.parameters_mut().get(PARAMETER).unwrap();
-    no_grad(|| parameter.shallow_clone().f_add_(by).unwrap());
+    let _ = no_grad(|| parameter.shallow_clone().f_add_(by).unwrap());
 }
 
 fn check(reference: &Reference) {
