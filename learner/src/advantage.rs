@@ -172,8 +172,12 @@ mod tests {
     use super::*;
 
     fn group(kind: Advantage, rewards: &[f32]) -> Vec<f32> {
+        one_group(kind, rewards, &vec![1; rewards.len()], 2)
+    }
+
+    fn one_group(kind: Advantage, rewards: &[f32], lens: &[usize], k: usize) -> Vec<f32> {
         let whole = 0..rewards.len();
-        advantages(kind, rewards, &[whole], &vec![1; rewards.len()], 2)
+        advantages(kind, rewards, &[whole], lens, k)
     }
 
     #[test]
@@ -212,10 +216,9 @@ mod tests {
     #[test]
     fn whitening_counts_tokens() {
         // torch: x = tensor([1.] * 2 + [0.] * 6 + [3.] * 2); (x - x.mean()) * (x.var() + 1e-8).rsqrt()
-        let got = advantages(
+        let got = one_group(
             Advantage::ReinforcePlusPlus,
             &[1.0, 0.0, 3.0],
-            &[0..3],
             &[2, 6, 2],
             1,
         );
@@ -238,13 +241,7 @@ mod tests {
     #[test]
     fn pass_at_k_is_the_papers_for_right_and_wrong() {
         // 2 of 5 right, k = 3: m = 1 - C(3,3)/C(5,3) = 0.9, std = 0.3; wrong: 0.1 - C(2,2)/C(4,2) = -0.0667.
-        let got = advantages(
-            Advantage::PassAtK,
-            &[0.0, 1.0, 0.0, 1.0, 0.0],
-            &[0..5],
-            &[1; 5],
-            3,
-        );
+        let got = one_group(Advantage::PassAtK, &[0.0, 1.0, 0.0, 1.0, 0.0], &[1; 5], 3);
         for (value, expected) in got
             .iter()
             .zip([-0.222_222, 0.333_333, -0.222_222, 0.333_333, -0.222_222])
@@ -252,7 +249,7 @@ mod tests {
             assert!((value - expected).abs() < 1e-5, "{got:?}");
         }
         // Every subset has a right one: nothing to gain.
-        let got = advantages(Advantage::PassAtK, &[0.0, 1.0, 1.0], &[0..3], &[1; 3], 2);
+        let got = one_group(Advantage::PassAtK, &[0.0, 1.0, 1.0], &[1; 3], 2);
         assert!(got.iter().all(|value| value.abs() < 1e-6), "{got:?}");
     }
 

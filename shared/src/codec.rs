@@ -97,8 +97,21 @@ pub fn decode(bytes: &[u8]) -> Result<GroupRecord> {
             format!("is followed by {} bytes", input.left.len()),
         ));
     }
-    record.check()?;
-    Ok(record)
+    match record.check() {
+        Ok(()) => Ok(record),
+        Err(Error::Record { field, reason }) => Err(refuse(
+            field,
+            format!("{reason} in sample {}", short(&record.sample_id)),
+        )),
+        Err(other) => Err(other),
+    }
+}
+
+/// A sample's name in quotes, on one line and not longer than one can read.
+fn short(sample_id: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    let start: String = sample_id.chars().take(MAX_CHARS).collect();
+    format!("{start:?}")
 }
 
 /// The exact length of `encode(record)`, so that one allocation does.

@@ -27,7 +27,7 @@ fn loss(model: &Model, frozen_model: &Model, batch: &MicroBatch<'_>) -> f64 {
     let pass = PolicyLogprobs::forward(model, batch, TEMPERATURE).unwrap();
     let frozen = Frozen::forward(frozen_model, batch, TEMPERATURE).unwrap();
     let kl = pass.full_kl(model, &frozen).unwrap();
-    let [of_logprobs, of_entropies, of_kl] = factors(pass.logprobs.size()[0] as usize);
+    let [of_logprobs, of_entropies, of_kl] = factors(pass.logprobs.numel());
     let sum = |values: &Tensor, factors: &Tensor| -> f64 {
         (values.to_kind(Kind::Double) * factors)
             .sum(Kind::Double)
@@ -38,7 +38,7 @@ fn loss(model: &Model, frozen_model: &Model, batch: &MicroBatch<'_>) -> f64 {
 
 fn shift(model: &mut Model, by: &Tensor) {
     let parameter = model.parameters_mut().get(PARAMETER).unwrap();
-    no_grad(|| parameter.shallow_clone().f_add_(by).unwrap());
+    let _ = no_grad(|| parameter.shallow_clone().f_add_(by).unwrap());
 }
 
 fn check(reference: &Reference) {

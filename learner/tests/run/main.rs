@@ -125,7 +125,11 @@ fn assert_same_end(expected: &Path, got: &Path, step: u64) {
         let names = [
             "actor/pg_loss",
             "actor/kl_loss",
+            "actor/kl_coef",
+            "actor/entropy",
             "actor/grad_norm",
+            "critic/rewards/mean",
+            "critic/advantages/max",
             "critic/score/mean",
             "tor/overlap_fraction",
             "sampled/groups",
@@ -208,6 +212,63 @@ fn grpo_with_several_updates_per_batch_resumes_exactly() {
     let output = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
     assert!(output.status.success(), "{}", text(&output));
     assert_same_end(&expected, &run_dir, 5);
+}
+
+#[test]
+fn an_adaptive_kl_coefficient_resumes_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [
+        "--algo",
+        "rloo",
+        "--surrogate",
+        "gspo",
+        "--clip-high",
+        "0.1",
+        "--kl-coef",
+        "0.3",
+        "--kl-target",
+        "0.01",
+        "--kl-horizon",
+        "50",
+        "--token-weights",
+        "vppo",
+        "--entropy-coef",
+        "0.01",
+        "--mask-truncated",
+    ];
+    let expected = undisturbed(folder.path(), &args);
+    let coefficients: Vec<f64> = read_metrics(&expected.join("metrics.jsonl"))
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.values.iter())
+        .filter(|(name, _)| name == "actor/kl_coef")
+        .map(|(_, value)| *value)
+        .collect();
+    // The policy starts as its own reference: nothing to hold it to, and the coefficient falls.
+    assert!((coefficients[0] - 0.3).abs() < 1e-6 && coefficients[1] < 0.29);
+
+    let run_dir = folder.path().join("killed");
+    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
+    let mut killed = learner(&run_dir, &args).spawn().unwrap();
+    wait_for(&checkpoint(&run_dir, 3));
+    send(killed.id(), Signal::KILL);
+    killed.wait().unwrap();
+    let output = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_same_end(&expected, &run_dir, 5);
+}
+
+#[test]
+fn contradicting_choices_leave_no_run_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let args = ["--algo", "sapo", "--clip-low", "0.1"];
+    let output = finish(learner(&run_dir, &args).spawn().unwrap());
+    assert!(!output.status.success() && !run_dir.exists());
+    assert_eq!(
+        text(&output).trim_end(),
+        "error: clip_low in [learner] needs a surrogate that clips and has no effect with \"sapo\": leave it out"
+    );
 }
 
 #[test]

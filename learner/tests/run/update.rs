@@ -9,6 +9,7 @@ use learner::update::{BatchUpdate, Policy, Targets, UpdateSettings};
 use models::checkpoint::Checkpoint;
 use shared::config::{Advantage, Aggregation, KlEstimator, Schedule, Surrogate};
 use shared::ids::{PolicyVersion, Ticket};
+use shared::record::FinishReason;
 use tch::Device;
 use tests::Fixtures;
 
@@ -79,7 +80,12 @@ fn update(dice: &Dice, aggregation: Aggregation, variant: Variant) -> (usize, Ba
         },
     };
     let records = (0..8).map(|ticket| dice.record(Ticket(ticket), PolicyVersion(0)));
-    let batch = Batch::new(records.collect());
+    let mut batch = Batch::new(records.collect());
+    if variant.mask_truncated {
+        for response in batch.responses.iter_mut().step_by(2) {
+            response.finish_reason = FinishReason::Length;
+        }
+    }
     let lens = vec![1; batch.responses.len()];
     let mut advantages = advantages(
         Advantage::Grpo,
@@ -211,6 +217,24 @@ fn every_surrogate_and_term_is_independent_of_micro_batches() {
         // The reference is the policy itself.
         assert!(whole.sums.kl_loss.abs() < 1e-6 && whole.sums.entropy_mean > 0.1);
     }
+}
+
+#[test]
+fn truncated_responses_give_no_gradient_and_stay_in_the_divisors() {
+    let dice = Dice::open();
+    let run = |mask_truncated| {
+        let variant = Variant {
+            mask_truncated,
+            ..plain()
+        };
+        update(&dice, Aggregation::TokenMean, variant).1
+    };
+    let (whole, masked) = (run(false), run(true));
+    assert!(masked.sums.num_tokens > 0 && masked.sums.num_tokens < whole.sums.num_tokens);
+    // The entropy's mean has the plain divisor: a part of the whole sum over the same number of tokens.
+    let divisor = |update: &BatchUpdate| update.sums.entropy_sum / update.sums.entropy_mean;
+    assert!((divisor(&masked) / divisor(&whole) - 1.0).abs() < 1e-9);
+    assert!(masked.updates[0].grad_norm != whole.updates[0].grad_norm);
 }
 
 #[test]

@@ -199,7 +199,8 @@ fn values_that_no_rollout_may_send_are_refused() {
         let mut record = simple();
         change(&mut record);
         let error = decode(&encode(&record)).unwrap_err().to_string();
-        assert!(error.contains(why), "{error}");
+        let sample = format!(" in sample {:?}", record.sample_id);
+        assert!(error.contains(why) && error.ends_with(&sample), "{error}");
     };
     refused(
         &|record| record.responses[0].entropies[0] = f32::NAN,
