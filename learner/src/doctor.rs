@@ -8,6 +8,7 @@ use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use crate::device;
+use crate::model::product;
 
 /// Hidden subcommand that runs the product which may die.
 pub const PROBE_COMMAND: &str = "probe-bf16";
@@ -52,7 +53,10 @@ fn f32_line() -> String {
     let ones = Tensor::ones([64, 64], (Kind::Float, tch::Device::Cpu));
     let mean = ones.matmul(&ones).mean(Kind::Float).double_value(&[]);
     if (mean - 64.0).abs() < 1e-3 {
-        "ok, the default on the CPU".to_owned()
+        format!(
+            "ok, the default on the CPU; products by {}",
+            product::library()
+        )
     } else {
         format!("WRONG: 64 ones add up to {mean}; reinstall with scripts/setup.sh")
     }

@@ -29,13 +29,14 @@
 //! - [`sft`]: teaches to write worked solutions
 //! - [`supervised`]: what both share
 //!
-//! The machine: [`device`], [`doctor`], [`bench`]
+//! The machine: [`device`], [`allocator`], [`doctor`], [`bench`]
 //!
 //! Read `train.rs` first.
 
 pub mod admission;
 pub mod advantage;
 pub mod after_sync;
+pub mod allocator;
 pub mod batch;
 pub mod bench;
 pub mod checkpoint;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use learner::{bench, doctor, read, run, sft, signals};
+use learner::{allocator, bench, doctor, read, run, sft, signals};
 use shared::config::{self, LearnerArgs, Program, RunArgs};
 use shared::telemetry;
 
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode> {
+    allocator::keep_memory();
     let matches = Cli::command().get_matches();
     match Cli::from_arg_matches(&matches)?.command {
         Some(Command::Doctor) => doctor::report(&mut stdout().lock())?,

@@ -18,6 +18,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::batch::Batch;
 use crate::model::num_tokens;
+use crate::model::product::Input;
 
 /// Tokens of the products that are measured, at most.
 const MAX_TOKENS: i64 = 4096;
@@ -89,6 +90,9 @@ pub(super) struct Floor {
     x: Tensor,      // [N, E]
     weight: Tensor, // [F, E]
     y: Tensor,      // [N, F]
+    x_t: Tensor,
+    weight_t: Tensor,
+    y_t: Tensor,
 }
 
 impl Floor {
@@ -104,6 +108,9 @@ impl Floor {
             x: noise([tokens, hidden]),
             weight: noise([wide, hidden]),
             y: noise([tokens, wide]),
+            x_t: noise([hidden, tokens]),
+            weight_t: noise([hidden, wide]),
+            y_t: noise([wide, tokens]),
         }
     }
 
@@ -116,9 +123,9 @@ impl Floor {
         for _ in 0..=REPEATS {
             let start = Instant::now();
             let sum = no_grad(|| -> Result<f64> {
-                let y = self.x.linear(&self.weight, None::<&Tensor>); // forward
-                let dx = self.y.matmul(&self.weight); // by input
-                let dw = self.y.tr().matmul(&self.x); // by weight
+                let y = Input::new(&self.x).times(&self.weight, None); // forward
+                let dx = Input::new(&self.y).times(&self.weight_t, None); // by input
+                let dw = Input::new(&self.y_t).times(&self.x_t, None); // by weight
                 // A number from each: a device is waited for.
                 Ok([y, dx, dw].iter().map(|t| t.double_value(&[0, 0])).sum())
             })?;

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::linear::Linear;
 use super::packed::Rows;
 use super::parameters::Parameters;
+use super::product::Input;
 use super::rotary::Rotary;
 use super::sets::{Row, sets};
 
@@ -44,21 +45,22 @@ impl TextAttention {
 
     /// x [N, E] -> [N, E]; the rows' tokens, one row set after the other, are the N tokens in order.
     pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
+        let x = Input::new(x);
         let q = rotary.apply(
             &self
                 .q_proj
-                .forward(x)
+                .read(&x)
                 .view([-1, self.num_heads, self.head_dim]),
         ); // [N, H, D]
         let k = rotary.apply(
             &self
                 .k_proj
-                .forward(x)
+                .read(&x)
                 .view([-1, self.num_kv_heads, self.head_dim]),
         ); // [N, K, D]
         let v = self
             .v_proj
-            .forward(x)
+            .read(&x)
             .view([-1, self.num_kv_heads, self.head_dim]); // [N, K, D]
         let outputs: Vec<Tensor> = rows
             .iter()

@@ -12,6 +12,7 @@ use super::linear::RmsNorm;
 use super::mlp::Mlp;
 use super::packed::{Packed, Rows};
 use super::parameters::Parameters;
+use super::product::Input;
 use super::rotary::Rotary;
 
 /// Norm, attention, norm, feed-forward, each added to its input.
@@ -106,6 +107,6 @@ impl Decoder {
 
     /// hidden [n, E] -> logits [n, V].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(&self.lm_head, None::<&Tensor>)
+        Input::new(hidden).times(&self.lm_head, None)
     }
 }

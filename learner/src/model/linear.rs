@@ -4,6 +4,7 @@ use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::parameters::Parameters;
+use super::product::Input;
 
 /// y = x W^T + b.
 #[derive(Debug)]
@@ -28,7 +29,12 @@ impl Linear {
 
     /// x [.., in] -> [.., out].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        self.read(&Input::new(x))
+    }
+
+    /// The same of an input that several layers read.
+    pub fn read(&self, x: &Input) -> Tensor {
+        x.times(&self.weight, self.bias.as_ref())
     }
 }
 

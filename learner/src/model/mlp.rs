@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use super::linear::Linear;
 use super::parameters::Parameters;
+use super::product::Input;
 
 /// down(silu(gate(x)) * up(x)).
 #[derive(Debug)]
@@ -27,7 +28,8 @@ impl Mlp {
 
     /// x [N, E] -> [N, E].
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        let x = Input::new(x);
         self.down_proj
-            .forward(&(self.gate_proj.forward(x).silu() * self.up_proj.forward(x)))
+            .forward(&(self.gate_proj.read(&x).silu() * self.up_proj.read(&x)))
     }
 }

@@ -8,6 +8,7 @@
 //! | [`packed`], [`sets`] | a micro-batch as one flat list of tokens; prompts computed once per group; what is padded together |
 //! | [`vision`], [`decoder`] | the two towers |
 //! | [`attention`], [`mlp`], [`linear`], [`rotary`] | their layers |
+//! | [`product`] | y = x W^T by the faster library |
 //! | [`init`], [`folder`] | weights to start from nothing; weights as a Hugging Face folder |
 
 pub mod attention;
@@ -18,6 +19,7 @@ pub mod linear;
 pub mod mlp;
 pub mod packed;
 pub mod parameters;
+pub mod product;
 pub mod rotary;
 pub mod sets;
 pub mod vision;

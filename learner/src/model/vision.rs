@@ -14,6 +14,7 @@ use super::attention::{VisionAttention, VisionRows};
 use super::linear::{Linear, RmsNorm};
 use super::mlp::Mlp;
 use super::parameters::Parameters;
+use super::product::Input;
 use super::rotary::Rotary;
 
 /// Epsilon of the tower's norms; Qwen2.5-VL has no key for it.
@@ -111,7 +112,7 @@ impl VisionTower {
         let pixels = self
             .pixels(images)?
             .index_select(0, &index(&plan.patch_order)); // [N, C*T*P*P]
-        let mut x = pixels.linear(&self.patch_embed.flatten(1, -1), None::<&Tensor>); // [N, E]
+        let mut x = Input::new(&pixels).times(&self.patch_embed.flatten(1, -1), None); // [N, E]
         for (i, block) in self.blocks.iter().enumerate() {
             let rows = if self.config.full_attention_blocks.contains(&i) {
                 &whole_images
