@@ -22,6 +22,19 @@ unsafe extern "C" {
     safe fn aoti_torch_abi_version() -> u64;
 }
 
+/// Tokens that pass through the network at once when nothing is said: a few thousand fill a CPU, and more only take memory.
+const CPU_MICRO_BATCH: usize = 2048;
+const GPU_MICRO_BATCH: usize = 16_384;
+
+/// `--micro-batch-tokens`, or its default on a device.
+#[must_use]
+pub fn micro_batch_tokens(given: Option<usize>, device: Device) -> usize {
+    given.unwrap_or(match device {
+        Device::Cpu => CPU_MICRO_BATCH,
+        Device::Cuda(_) => GPU_MICRO_BATCH,
+    })
+}
+
 /// libtorch's device for a configured one. For a GPU it loads the CUDA library first; there is no fall-back.
 pub fn open(device: Device) -> Result<tch::Device> {
     let Device::Cuda(number) = device else {

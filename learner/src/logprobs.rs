@@ -14,10 +14,13 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor, no_grad};
 
+use crate::model::trace::Trace;
 use crate::model::{MicroBatch, Model, Packed};
 
 /// Logits that exist at one time, in floats: 64 MiB.
 const MAX_LOGITS: i64 = 1 << 24;
+/// Positions of a chunk however wide the vocabulary is: each chunk's way back adds to a gradient as large as the head.
+const MIN_POSITIONS: i64 = 256;
 
 /// The policy's view of a micro-batch, with the graph up to the hidden states.
 #[derive(Debug)]
@@ -26,28 +29,27 @@ pub struct PolicyLogprobs {
     pub logprobs: Tensor,
     /// Entropy over the whole vocabulary in nats at every response token, f32 [n].
     pub entropies: Tensor,
-    hidden: Tensor,  // [n, E], with its graph
-    targets: Tensor, // [n]
+    hidden: Tensor, // [n, E], with its graph
+    packed: Packed,
+    /// Where that graph ends at the last layer: its output [N, E], and the way on from there.
+    trace: Option<(Tensor, Trace)>,
     temperature: f64,
 }
 
 impl PolicyLogprobs {
     /// Runs the model over a micro-batch; logits are divided by `temperature`.
     pub fn forward(model: &Model, batch: &MicroBatch<'_>, temperature: f64) -> Result<Self> {
-        ensure!(
-            temperature > 0.0,
-            "temperature must be above 0, got {temperature}"
-        );
+        check_temperature(temperature)?;
         let packed = Packed::new(batch, model.config(), model.device())?;
-        let hidden = model
-            .hidden(batch, &packed)?
-            .index_select(0, &packed.predictors); // [n, E]
+        let (all, trace) = model.hidden_to_train(batch, &packed)?;
+        let hidden = all.index_select(0, &packed.predictors); // [n, E]
         let (logprobs, entropies) = no_grad(|| read(model, &hidden, &packed.targets, temperature))?;
         Ok(Self {
             logprobs,
             entropies,
             hidden,
-            targets: packed.targets,
+            packed,
+            trace: trace.map(|trace| (all, trace)),
             temperature,
         })
     }
@@ -56,7 +58,7 @@ impl PolicyLogprobs {
     pub fn full_kl(&self, model: &Model, reference: &Frozen<'_>) -> Result<Tensor> {
         no_grad(|| {
             let mut kls = Vec::new();
-            for (start, len) in chunks(self.targets.size1()?, vocab(model)?) {
+            for (start, len) in chunks(self.packed.targets.size1()?, vocab(model)?) {
                 let all = log_softmax(model, &self.hidden.narrow(0, start, len), self.temperature);
                 kls.push(kl(&all, &reference.log_softmax(start, len)));
             }
@@ -106,7 +108,7 @@ impl PolicyLogprobs {
         let of_kl = of_kl.map(|(reference, gradient)| {
             (reference.at(&wanted), gradient.index_select(0, &wanted))
         });
-        let targets = self.targets.index_select(0, &wanted);
+        let targets = self.packed.targets.index_select(0, &wanted);
         let hidden = self.hidden.index_select(0, &wanted); // [m, E]
         let needs_graph = hidden.requires_grad();
         let leaf = hidden.detach().set_requires_grad(needs_graph);
@@ -130,6 +132,9 @@ impl PolicyLogprobs {
         }
         if needs_graph {
             (hidden * leaf.grad()).sum(Kind::Float).f_backward()?;
+        }
+        if let Some((all, trace)) = self.trace {
+            model.backward(trace, &self.packed, all.grad())?;
         }
         Ok(())
     }
@@ -192,8 +197,21 @@ pub fn logprobs(
     batch: &MicroBatch<'_>,
     temperature: f64,
 ) -> Result<(Tensor, Tensor)> {
-    let pass = no_grad(|| PolicyLogprobs::forward(model, batch, temperature))?;
-    Ok((pass.logprobs, pass.entropies))
+    check_temperature(temperature)?;
+    no_grad(|| {
+        let packed = Packed::new(batch, model.config(), model.device())?;
+        let hidden = model.hidden(batch, &packed)?;
+        let hidden = hidden.index_select(0, &packed.predictors); // [n, E]
+        read(model, &hidden, &packed.targets, temperature)
+    })
+}
+
+fn check_temperature(temperature: f64) -> Result<()> {
+    ensure!(
+        temperature > 0.0,
+        "temperature must be above 0, got {temperature}"
+    );
+    Ok(())
 }
 
 /// Logprobs and entropies [n], chunk by chunk.
@@ -246,9 +264,10 @@ fn vocab(model: &Model) -> Result<i64> {
     Ok(i64::try_from(model.config().text.vocab_size)?)
 }
 
-/// Start and length of each chunk of `count` positions: as many at a time as [`MAX_LOGITS`] allows, at least one.
+/// Start and length of each chunk of `count` positions: as many at a time as [`MAX_LOGITS`] allows, at least
+/// [`MIN_POSITIONS`].
 fn chunks(count: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
-    let size = (MAX_LOGITS / vocab).max(1);
+    let size = (MAX_LOGITS / vocab).max(MIN_POSITIONS);
     let starts = std::iter::successors(Some(0), move |start| Some(start + size));
     starts
         .take_while(move |start| *start < count)
@@ -257,17 +276,17 @@ fn chunks(count: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LOGITS, chunks};
+    use super::{MAX_LOGITS, MIN_POSITIONS, chunks};
 
     #[test]
     fn chunks_cover_every_position_once() {
         assert_eq!(
-            chunks(5, MAX_LOGITS / 2).collect::<Vec<_>>(),
-            [(0, 2), (2, 2), (4, 1)]
+            chunks(1100, MAX_LOGITS / 500).collect::<Vec<_>>(),
+            [(0, 500), (500, 500), (1000, 100)]
         );
         assert_eq!(
-            chunks(2, MAX_LOGITS * 3).collect::<Vec<_>>(),
-            [(0, 1), (1, 1)]
+            chunks(MIN_POSITIONS + 2, MAX_LOGITS * 3).collect::<Vec<_>>(),
+            [(0, MIN_POSITIONS), (MIN_POSITIONS, 2)]
         );
         assert_eq!(chunks(7, 10).collect::<Vec<_>>(), [(0, 7)]);
         assert_eq!(chunks(0, 10).count(), 0);

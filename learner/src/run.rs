@@ -103,6 +103,7 @@ impl<'a> Run<'a> {
             Some(saved) => Model::load(&model_config, &Checkpoint::open(&saved.dir)?, device)?,
             None => Model::load(&model_config, &initial, device)?,
         };
+        model.checkpoint_layers(args.checkpoint_layers);
         if args.freeze_vision {
             model.parameters_mut().freeze("visual.")?;
         }
@@ -121,7 +122,7 @@ impl<'a> Run<'a> {
         let settings = UpdateSettings {
             num_epochs: args.update_epochs,
             mini_batch_prompts: resolved.mini_batch_prompts,
-            micro_batch_tokens: args.micro_batch_tokens,
+            micro_batch_tokens: device::micro_batch_tokens(args.micro_batch_tokens, args.device),
             mask_truncated: args.objective.mask_truncated,
             loss,
         };

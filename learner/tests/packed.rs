@@ -209,15 +209,24 @@ fn assert_equal_to_single_sequences(samples: &[Sample]) {
     let temperature = 0.8;
 
     let batch = groups(samples);
-    let packed = PolicyLogprobs::forward(&model, &batch, temperature).unwrap();
-    let packed_logprobs = packed.logprobs.copy();
-    let packed_entropies = packed.entropies.copy();
     let weights: Vec<f32> = (0..batch.num_response_tokens()).map(weight).collect();
-    packed
-        .backward(&model, &Tensor::from_slice(&weights))
-        .unwrap();
-    let packed_gradients = gradients(&model);
-    model.parameters_mut().zero_grad();
+    let mut run = |is_checkpointed| {
+        model.checkpoint_layers(is_checkpointed);
+        let pass = PolicyLogprobs::forward(&model, &batch, temperature).unwrap();
+        let (logprobs, entropies) = (pass.logprobs.copy(), pass.entropies.copy());
+        pass.backward(&model, &Tensor::from_slice(&weights))
+            .unwrap();
+        let gradients = gradients(&model);
+        model.parameters_mut().zero_grad();
+        (logprobs, entropies, gradients)
+    };
+    // Layers that are computed again on the way back give the same.
+    let (checkpointed_logprobs, _, checkpointed_gradients) = run(true);
+    let (packed_logprobs, packed_entropies, packed_gradients) = run(false);
+    assert_eq!(checkpointed_logprobs, packed_logprobs);
+    for ((name, once), (_, twice)) in packed_gradients.iter().zip(&checkpointed_gradients) {
+        assert!(largest(&(once - twice)) <= 1e-6 * largest(once), "{name}");
+    }
 
     // One by one, as plain causal sequences: the response is part of the "prompt", nothing is shared.
     let mut start = 0;

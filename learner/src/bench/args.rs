@@ -41,9 +41,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = count)]
     pub prompt_tokens: usize,
 
-    /// Tokens that pass through the network at once
-    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = count)]
-    pub micro_batch_tokens: usize,
+    /// Tokens that pass through the network at once [default: 2048 on the CPU, 16384 elsewhere]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub micro_batch_tokens: Option<usize>,
+
+    /// Keep only what each layer of the decoder reads and compute the layers again on the way back
+    #[arg(long)]
+    pub checkpoint_layers: bool,
 
     /// Also the same update with each prompt computed for each of its responses
     #[arg(long)]

@@ -50,6 +50,7 @@ pub fn bench(
     let progress = telemetry.progress(None);
     progress.note("loading the model");
     let mut model = Model::load(&processor.config, &Checkpoint::open(&args.model)?, device)?;
+    model.checkpoint_layers(args.checkpoint_layers);
     if args.freeze_vision {
         model.parameters_mut().freeze("visual.")?;
     }
@@ -64,7 +65,7 @@ pub fn bench(
         settings: UpdateSettings {
             num_epochs: 1,
             mini_batch_prompts: usize::MAX,
-            micro_batch_tokens: args.micro_batch_tokens,
+            micro_batch_tokens: device::micro_batch_tokens(args.micro_batch_tokens, args.device),
             mask_truncated: false,
             loss: loss_settings(&config),
         },

@@ -14,6 +14,7 @@ use super::packed::{Packed, Rows};
 use super::parameters::Parameters;
 use super::product::Input;
 use super::rotary::Rotary;
+use super::trace::Trace;
 
 /// Norm, attention, norm, feed-forward, each added to its input.
 #[derive(Debug)]
@@ -86,6 +87,46 @@ impl Decoder {
 
     /// Hidden states after the last norm, [N, E]. `image_embeds` [tokens, E] replaces the embeddings of the image pads.
     pub fn forward(&self, packed: &Packed, image_embeds: Option<&Tensor>) -> Result<Tensor> {
+        let rotary = self.rotary(packed)?;
+        let start = self.embed(packed, image_embeds)?;
+        let stages = 0..self.num_stages();
+        Ok(stages.fold(start, |x, stage| self.stage(stage, &x, &rotary, packed)))
+    }
+
+    /// The same, remembering only what each layer reads.
+    pub fn trace(&self, packed: &Packed, image_embeds: Option<&Tensor>) -> Result<(Tensor, Trace)> {
+        let rotary = self.rotary(packed)?;
+        let start = self.embed(packed, image_embeds)?;
+        Ok(Trace::forward(start, self.num_stages(), |stage, x| {
+            self.stage(stage, x, &rotary, packed)
+        }))
+    }
+
+    /// The way back from a gradient by the hidden states of [`Self::trace`], [N, E].
+    pub fn backward(&self, trace: Trace, packed: &Packed, gradient: Tensor) -> Result<()> {
+        let rotary = self.rotary(packed)?;
+        trace.backward(gradient, |stage, x| self.stage(stage, x, &rotary, packed))
+    }
+
+    /// The layers, and the last norm.
+    fn num_stages(&self) -> usize {
+        self.layers.len() + 1
+    }
+
+    /// x [N, E] -> [N, E].
+    fn stage(&self, index: usize, x: &Tensor, rotary: &Rotary, packed: &Packed) -> Tensor {
+        match self.layers.get(index) {
+            Some(layer) => layer.forward(x, rotary, &packed.rows),
+            None => self.norm.forward(x),
+        }
+    }
+
+    fn rotary(&self, packed: &Packed) -> Result<Rotary> {
+        Rotary::text(&packed.positions, &self.config, self.device)
+    }
+
+    /// What the first layer reads, [N, E].
+    fn embed(&self, packed: &Packed, image_embeds: Option<&Tensor>) -> Result<Tensor> {
         let mut x = Tensor::embedding(&self.embed_tokens, &packed.token_ids, -1, false, false); // [N, E]
         let pads = packed.image_tokens.size1()?;
         if pads > 0 {
@@ -98,11 +139,7 @@ impl Decoder {
             );
             x = x.index_copy(0, &packed.image_tokens, features);
         }
-        let rotary = Rotary::text(&packed.positions, &self.config, self.device)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &rotary, &packed.rows);
-        }
-        Ok(self.norm.forward(&x))
+        Ok(x)
     }
 
     /// hidden [n, E] -> logits [n, V].

@@ -9,6 +9,7 @@
 //! | [`vision`], [`decoder`] | the two towers |
 //! | [`attention`], [`mlp`], [`linear`], [`rotary`] | their layers |
 //! | [`product`] | y = x W^T by the faster library |
+//! | [`trace`] | a pass that computes its layers again on the way back |
 //! | [`init`], [`folder`] | weights to start from nothing; weights as a Hugging Face folder |
 
 pub mod attention;
@@ -22,6 +23,7 @@ pub mod parameters;
 pub mod product;
 pub mod rotary;
 pub mod sets;
+pub mod trace;
 pub mod vision;
 
 use anyhow::Result;
@@ -32,6 +34,7 @@ use tch::{Device, Tensor, no_grad};
 
 pub use packed::{Group, MicroBatch, Packed, num_tokens};
 pub use parameters::{Parameter, Parameters};
+use trace::Trace;
 
 /// The policy: parameters and the two towers that share them.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub struct Model {
     parameters: Parameters,
     vision: vision::VisionTower,
     decoder: decoder::Decoder,
+    is_checkpointed: bool,
 }
 
 impl Model {
@@ -63,6 +67,7 @@ impl Model {
             parameters,
             vision,
             decoder,
+            is_checkpointed: false,
         })
     }
 
@@ -95,15 +100,42 @@ impl Model {
         }
     }
 
+    /// Whether only the inputs of layers are remembered for the way back; see [`trace`].
+    pub fn checkpoint_layers(&mut self, yes: bool) {
+        self.is_checkpointed = yes;
+    }
+
     /// Hidden states [N, E] of every packed token, after the last norm.
     pub fn hidden(&self, batch: &MicroBatch<'_>, packed: &Packed) -> Result<Tensor> {
-        let images: Vec<&Patches> = batch.groups.iter().flat_map(|group| group.images).collect();
-        let image_embeds = if images.is_empty() {
-            None
-        } else {
-            Some(self.image_embeds(&images)?)
-        };
+        let image_embeds = self.embeds_of(batch)?;
         self.decoder.forward(packed, image_embeds.as_ref())
+    }
+
+    /// The same for training: with a graph, or with the trace of a pass whose layers are computed again on the way back.
+    pub fn hidden_to_train(
+        &self,
+        batch: &MicroBatch<'_>,
+        packed: &Packed,
+    ) -> Result<(Tensor, Option<Trace>)> {
+        if !self.is_checkpointed {
+            return Ok((self.hidden(batch, packed)?, None));
+        }
+        let image_embeds = self.embeds_of(batch)?;
+        let (hidden, trace) = self.decoder.trace(packed, image_embeds.as_ref())?;
+        Ok((hidden, Some(trace)))
+    }
+
+    /// Goes on from the gradient by the hidden states of a trace, [N, E].
+    pub fn backward(&self, trace: Trace, packed: &Packed, gradient: Tensor) -> Result<()> {
+        self.decoder.backward(trace, packed, gradient)
+    }
+
+    fn embeds_of(&self, batch: &MicroBatch<'_>) -> Result<Option<Tensor>> {
+        let images: Vec<&Patches> = batch.groups.iter().flat_map(|group| group.images).collect();
+        if images.is_empty() {
+            return Ok(None);
+        }
+        self.image_embeds(&images).map(Some)
     }
 
     /// Hidden states [N, E] with given image embeddings [tokens, E] in place of the tower's.

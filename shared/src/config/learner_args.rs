@@ -90,8 +90,16 @@ pub struct LearnerArgs {
     pub threads: Option<usize>,
 
     /// Tokens that pass through the network at once. Memory and speed only: the result does not depend on it
-    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = at_least(1), help_heading = "Machine")]
-    pub micro_batch_tokens: usize,
+    /// [default: 2048 on the CPU, 16384 elsewhere]
+    #[arg(long, value_name = "N", value_parser = at_least(1), help_heading = "Machine")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch_tokens: Option<usize>,
+
+    /// Keep only what each layer of the decoder reads and compute the layers again on the way back: less memory, about a third
+    /// more time, the same gradients
+    #[arg(long, value_parser = switch, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Machine")]
+    pub checkpoint_layers: bool,
 
     /// Write a checkpoint every N rollout batches, and at the end; 0 = only at the end
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole, help_heading = "Checkpoints")]
