@@ -11,7 +11,7 @@
 //! - `sampler`: chooses the next token of a row and measures it
 //! - `setup`, `load`: configuration, model and data set -> the parts above
 //! - `weights_file`: a checkpoint as the file that the engine maps; `memory`: whether a run fits, `available`: into what
-//! - `eval`, `bench`, `doctor`: the other commands
+//! - `eval`, `bench`, `grade`, `doctor`: the other commands
 
 pub mod available;
 pub mod bench;
@@ -24,6 +24,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod grade;
 pub mod group;
 pub mod load;
 pub mod memory;

@@ -41,7 +41,7 @@ pub use learner_args::{
 };
 pub use load::{Program, load};
 pub use resolve::Resolved;
-pub use rollout_args::{Blank, Engine, Entropy, NewWeights, RolloutArgs};
+pub use rollout_args::{Blank, Engine, Entropy, FormatRule, NewWeights, RolloutArgs, VerifierMode};
 pub use run_args::RunArgs;
 pub use save::{FILE_NAME, save};
 
