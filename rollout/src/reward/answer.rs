@@ -16,7 +16,7 @@ pub(super) enum Answer {
     /// `x = 4`: the name, what it is, and both as an equation when both are expressions.
     Named {
         name: String,
-        /// `x + y`, `\frac{AB}{CD}`: of several names.
+        /// `\frac{AB}{CD}`: of several names.
         is_compound: bool,
         content: Box<Self>,
         equation: Option<Relation>,
@@ -80,6 +80,8 @@ impl Quantity {
 pub(super) struct Relation {
     pub(super) difference: Value,
     pub(super) sign: Sign,
+    /// One side is a variable, the other has none: `x > 3`, not the question's `2x > 6`.
+    pub(super) is_solved: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +144,8 @@ impl Relation {
 
     /// The variable with its interval.
     pub(super) fn bounds(&self, fuel: &mut Fuel) -> Result<Option<(Atom, Answer)>, Stop> {
-        let Some((variable, slope)) = self.difference.linear_in_one_variable() else {
+        let linear = self.difference.linear_in_one_variable();
+        let Some((variable, slope)) = linear.filter(|_| self.is_solved) else {
             return Ok(None);
         };
         let zero = self

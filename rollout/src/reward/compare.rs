@@ -37,7 +37,7 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             Answer::Named { .. } | Answer::Relation(_),
         ) => same_statement(prediction, gold, fuel),
         (Answer::Named { content, .. }, g) => same(content, g, fuel),
-        // `x + y = 4` is a line, not 4.
+        // `\frac{AB}{CD} = 4` is a statement, not 4.
         (
             p,
             Answer::Named {
@@ -301,7 +301,11 @@ pub(super) fn is_rounding(
     is_near(&shifted, &base, fuel)
 }
 
+/// The same up to a factor; but for a solution only another one will do.
 fn same_relation(p: &Relation, g: &Relation, fuel: &mut Fuel) -> Result<bool, Stop> {
+    if g.is_solved && !p.is_solved {
+        return Ok(false);
+    }
     let Some(ratio) = p.difference.ratio_to(&g.difference, fuel)? else {
         return Ok(false);
     };

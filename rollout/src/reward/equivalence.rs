@@ -30,6 +30,8 @@ pub fn compare(prediction: &str, gold: &str, salt: u64) -> Comparison {
     // ViRL39K writes its answers in boxes.
     let unboxed = boxed(gold);
     let gold = unboxed.as_deref().unwrap_or(gold);
+    let unwrapped = unwrap_box(prediction);
+    let prediction = unwrapped.as_deref().unwrap_or(prediction);
     let verdict = |is_same, kind, reason| Comparison {
         is_same,
         kind,
@@ -91,8 +93,8 @@ fn compare_formulas(prediction: &str, gold: &str, salt: u64) -> Comparison {
     };
     // `5 apples`: what the data set names, the response may name too.
     let (gold, noun) = split_noun(gold);
-    let prediction = match (noun, split_noun(prediction)) {
-        (Some(gold), (value, Some(noun))) if gold == noun => value,
+    let prediction = match (&noun, split_noun(prediction)) {
+        (Some(gold), (value, Some(noun))) if *gold == noun => value,
         _ => prediction,
     };
     match read(gold, true, &mut fuel) {
@@ -106,6 +108,10 @@ fn compare_formulas(prediction: &str, gold: &str, salt: u64) -> Comparison {
             let lettered = letter_unit(prediction).filter(|_| is_constant(&gold));
             let prediction = lettered.as_deref().unwrap_or(prediction);
             match read(prediction, !is_row, &mut fuel) {
+                // 5 cm are no 5 apples.
+                Ok(prediction) if noun.is_some() && has_unit(&prediction) => {
+                    result.reason = Reason::OtherValue;
+                }
                 Ok(prediction) => match same(&prediction, &gold, &mut fuel) {
                     Ok(is_same) => {
                         result.is_same = is_same;
@@ -128,9 +134,39 @@ fn is_constant(answer: &Answer) -> bool {
     matches!(answer, Answer::Quantity(Quantity { expr: Some(expr), .. }) if !has_variables(expr))
 }
 
-/// `12 m` as `12 \text{m}`.
+fn has_unit(answer: &Answer) -> bool {
+    match answer {
+        Answer::Quantity(quantity) => quantity.suffix.is_some(),
+        Answer::Named { content, .. } => has_unit(content),
+        _ => false,
+    }
+}
+
+/// `12 m`, `12 m^2` as `12 \\text{m}`.
 fn letter_unit(answer: &str) -> Option<String> {
-    let value = answer.strip_suffix(['m', 's', 'g', 'h', 'L'])?;
+    let powers = ["^2", "^3", "^{2}", "^{3}"];
+    let (base, power) = powers
+        .iter()
+        .find_map(|power| answer.strip_suffix(power).map(|base| (base, *power)))
+        .unwrap_or((answer, ""));
+    let letters: &[char] = if power.is_empty() {
+        &['m', 's', 'g', 'h', 'L']
+    } else {
+        &['m']
+    };
+    let value = base.strip_suffix(letters)?;
+    let unit = base.get(value.len()..)?;
+    let number = value.trim_end();
+    number
+        .ends_with(|c: char| c.is_ascii_digit())
+        .then(|| format!("{number} \\text{{{unit}}}{power}"))
+}
+
+/// `20 m/s` as `20 \\text{m/s}`: three letters that are no product.
+fn speed_unit(answer: &str) -> Option<String> {
+    let value = answer
+        .strip_suffix("m/s")
+        .or_else(|| answer.strip_suffix("m/s^2"))?;
     let unit = answer.get(value.len()..)?;
     let number = value.trim_end();
     number
@@ -138,7 +174,18 @@ fn letter_unit(answer: &str) -> Option<String> {
         .then(|| format!("{number} \\text{{{unit}}}"))
 }
 
+/// Without a box around all of it.
+fn unwrap_box(answer: &str) -> Option<String> {
+    let answer = answer.trim();
+    let is_whole = answer.starts_with("\\boxed{") && answer.ends_with('}');
+    let inner = boxed(answer).filter(|_| is_whole)?;
+    // One box: nothing but its name and braces is left over.
+    (answer.len() <= inner.len() + 12 && answer.contains(&inner)).then_some(inner)
+}
+
 fn read(text: &str, thousands: bool, fuel: &mut Fuel) -> Result<Answer, Stop> {
+    let speed = speed_unit(text);
+    let text = speed.as_deref().unwrap_or(text);
     Reader { thousands, fuel }.answer(&tokenize(text)?, 0)
 }
 

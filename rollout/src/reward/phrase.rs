@@ -49,6 +49,10 @@ pub(super) fn same_phrase(prediction: &str, gold: &str) -> bool {
             })
             .filter(|word| !word.is_empty())
             .collect();
+        // `A B C` is `ABC`.
+        if words.len() > 1 && words.iter().all(|word| word.chars().count() == 1) {
+            words = vec![words.concat()];
+        }
         if words.len() > 1 && matches!(words.first().map(String::as_str), Some("a" | "an" | "the"))
         {
             words.remove(0);

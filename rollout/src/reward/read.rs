@@ -2,9 +2,9 @@
 
 use super::answer::{Answer, Quantity, Relation, Sign};
 use super::compare::{is_rounding, same_quantity};
-use super::math::canonical::Value;
 use super::math::evaluate::evaluate;
 use super::math::expr::Expr;
+use super::math::numeric::has_variables;
 use super::math::parse::{GREEK, parse};
 use super::math::token::{Kind, Token};
 use super::math::units::split_suffix;
@@ -210,17 +210,23 @@ impl Reader<'_> {
         right: &[Token],
         depth: usize,
     ) -> Result<Answer, Stop> {
-        let difference = |this: &mut Self| -> Result<Value, Stop> {
-            let (left, right) = (this.quantity(left)?.value?, this.quantity(right)?.value?);
-            left.add(&right.negated(), this.fuel)
+        let relation = |this: &mut Self| -> Result<Relation, Stop> {
+            let (left, right) = (this.quantity(left)?, this.quantity(right)?);
+            let is_name = |side: &Quantity| matches!(side.expr, Some(Expr::Variable(_)));
+            let is_constant =
+                |side: &Quantity| side.expr.as_ref().is_some_and(|e| !has_variables(e));
+            let is_solved =
+                is_name(&left) && is_constant(&right) || is_constant(&left) && is_name(&right);
+            Ok(Relation {
+                difference: left.value?.add(&right.value?.negated(), this.fuel)?,
+                sign,
+                is_solved,
+            })
         };
         if sign != Sign::Equal {
-            return Ok(Answer::Relation(Relation {
-                difference: difference(self)?,
-                sign,
-            }));
+            return relation(self).map(Answer::Relation);
         }
-        // A plain name on either side first: `AB + BC = x` is about x.
+        // A plain name on either side first: `AB / CD = x` is about x.
         let names = [(name_of(left), right), (name_of(right), left)];
         let is_plain = |name: &Option<Name>| name.as_ref().is_some_and(|name| !name.is_compound);
         let chosen = names
@@ -229,9 +235,7 @@ impl Reader<'_> {
             .or_else(|| names.iter().find(|(name, _)| name.is_some()));
         if let Some((Some(name), content)) = chosen {
             let content = Box::new(self.answer(content, depth + 1)?);
-            let equation = difference(self)
-                .ok()
-                .map(|difference| Relation { difference, sign });
+            let equation = relation(self).ok();
             return Ok(Answer::Named {
                 name: name.text.clone(),
                 is_compound: name.is_compound,
@@ -239,10 +243,7 @@ impl Reader<'_> {
                 equation,
             });
         }
-        Ok(Answer::Relation(Relation {
-            difference: difference(self)?,
-            sign,
-        }))
+        relation(self).map(Answer::Relation)
     }
 
     /// `1 < x \le 3` is x in `(1, 3]`.
@@ -507,7 +508,7 @@ struct Name {
     is_compound: bool,
 }
 
-/// The name on one side of an equation: `x`, `AB`, `m\angle A`, `f(2)`, `\sin A`, `\frac{AB}{CD}`, `x + y`; not `2x`.
+/// The name on one side of an equation: `x`, `AB`, `m\angle A`, `f(2)`, `\sin A`, `\frac{AB}{CD}`; not `2x`.
 fn name_of(tokens: &[Token]) -> Option<Name> {
     const MARKS: [&str; 17] = [
         "angle",
@@ -551,11 +552,11 @@ fn name_of(tokens: &[Token]) -> Option<Name> {
                 text.push(*mark);
             }
             Kind::Mark('|') => text.push('|'),
-            Kind::Mark(mark @ ('+' | '-' | '/' | ':')) if position > 0 && depth == 0 => {
+            Kind::Mark(mark @ ('/' | ':')) if position > 0 && depth == 0 => {
                 text.push(*mark);
                 is_compound = true;
             }
-            Kind::Command(name) if matches!(name.as_str(), "frac" | "dfrac" | "cdot" | "times") => {
+            Kind::Command(name) if matches!(name.as_str(), "frac" | "dfrac" | "tfrac") => {
                 text.push_str(name);
                 is_compound = true;
             }
@@ -572,7 +573,11 @@ fn name_of(tokens: &[Token]) -> Option<Name> {
             || token.is_mark('_')
             || (is_after_mark && (token.is_mark('{') || matches!(token.kind, Kind::Digit(_))));
     }
-    (!text.is_empty()).then_some(Name { text, is_compound })
+    // Segments and areas have quotients with names of their own, unknowns have not: `x / y = 4` may be the question.
+    let is_segment =
+        |token: &Token| !matches!(token.kind, Kind::Letter(c) if c.is_ascii_lowercase());
+    let is_name = !text.is_empty() && (!is_compound || tokens.iter().all(is_segment));
+    is_name.then_some(Name { text, is_compound })
 }
 
 /// Digits behind the point of a plain number.

@@ -76,6 +76,8 @@ struct Parser<'a> {
     depth: usize,
     /// Decimals so far: sympy's floats, whose roots are not exact.
     num_floats: usize,
+    /// Bytes of a name whose letters are multiplied one by one.
+    rest_of_name: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -84,6 +86,7 @@ impl<'a> Parser<'a> {
             rest: text,
             depth: 0,
             num_floats: 0,
+            rest_of_name: 0,
         };
         let expr = parser.sum()?;
         parser.peek().is_none().then_some(expr)
@@ -177,6 +180,7 @@ impl<'a> Parser<'a> {
     fn primary(&mut self) -> Option<Expr> {
         let value = match self.peek()? {
             '(' => self.parenthesis()?,
+            _ if self.rest_of_name > 0 => self.letter()?,
             c if c.is_ascii_digit() || c == '.' => self.number()?,
             c if c.is_alphabetic() || c == '_' => self.name()?,
             _ => return None,
@@ -253,56 +257,66 @@ impl<'a> Parser<'a> {
         Some(Some((exponent, is_negative)))
     }
 
-    /// `pi`, `sqrt(`, `ln(`, or letters that are multiplied.
+    /// `pi`, `sqrt(`, `ln(`, or letters that are multiplied: of `ba^2` only the a is squared.
     fn name(&mut self) -> Option<Expr> {
+        if self.rest_of_name > 0 {
+            return self.letter();
+        }
         let length = self
             .rest
             .find(|c: char| !c.is_alphanumeric() && c != '_')
             .unwrap_or(self.rest.len());
         let (name, rest) = self.rest.split_at(length);
-        self.rest = rest;
+        if name.contains('_') || matches!(name, "mu" | "nu" | "xi") {
+            self.rest = rest;
+            return Some(Expr::Variable(name.to_owned()));
+        }
         match name {
-            "pi" => return Some(Expr::Pi),
+            "pi" => {
+                self.rest = rest;
+                Some(Expr::Pi)
+            }
             "sqrt" => {
+                self.rest = rest;
                 let two = Expr::Number(BigRational::from(BigInt::from(2)));
                 let num_floats = self.num_floats;
                 let radicand = self.parenthesis()?;
-                return (num_floats == self.num_floats)
-                    .then(|| Expr::Root(Box::new(radicand), Box::new(two)));
+                (num_floats == self.num_floats)
+                    .then(|| Expr::Root(Box::new(radicand), Box::new(two)))
             }
             "ln" => {
+                self.rest = rest;
                 let e = Expr::Variable("\\e".to_owned());
-                return Some(Expr::Logarithm(
-                    Some(Box::new(e)),
-                    Box::new(self.parenthesis()?),
-                ));
+                let operand = self.parenthesis()?;
+                Some(Expr::Logarithm(Some(Box::new(e)), Box::new(operand)))
             }
-            "if" | "is" | "in" | "or" | "as" | "re" | "im" | "li" | "oo" | "ff" | "rf" => {
-                return None;
+            "if" | "is" | "in" | "or" | "as" | "re" | "im" | "li" | "oo" | "ff" | "rf" => None,
+            _ => {
+                self.rest_of_name = length;
+                self.letter()
             }
-            _ => {}
         }
-        if name.contains('_') || matches!(name, "mu" | "nu" | "xi") {
-            return Some(Expr::Variable(name.to_owned()));
+    }
+
+    /// The next letter, or the digits, of a name.
+    fn letter(&mut self) -> Option<Expr> {
+        let name = self.rest.get(..self.rest_of_name)?;
+        let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+        let length = if digits > 0 {
+            digits
+        } else {
+            name.chars().next()?.len_utf8()
+        };
+        if digits > MAX_DIGITS {
+            return None;
         }
-        let mut factors = Vec::new();
-        let mut chars = name.chars().peekable();
-        while let Some(c) = chars.next() {
-            if !c.is_ascii_digit() {
-                factors.push(Expr::Variable(c.to_string()));
-                continue;
-            }
-            let mut digits = c.to_string();
-            while let Some(digit) = chars.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            if digits.len() > MAX_DIGITS {
-                return None;
-            }
-            factors.push(Expr::Number(BigRational::from(
-                digits.parse::<BigInt>().ok()?,
-            )));
-        }
-        Some(Expr::Product(factors))
+        let (part, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        self.rest_of_name -= length;
+        Some(if digits > 0 {
+            Expr::Number(BigRational::from(part.parse::<BigInt>().ok()?))
+        } else {
+            Expr::Variable(part.to_owned())
+        })
     }
 }

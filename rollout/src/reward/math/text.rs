@@ -46,9 +46,13 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
     for c in answer.trim_matches(is_invisible).chars() {
         fold(c, &mut folded)?;
     }
-    let folded = folded.replace("{,}", ",").replace("**", "");
+    let folded = folded
+        .replace("{,}", ",")
+        .replace("**", "")
+        .replace(".}", "}");
     let mut out = String::with_capacity(folded.len());
     let mut rest = folded.as_str();
+    let mut is_money = false;
     while let Some(position) = rest.find(['\\', '$', '~']) {
         let (before, mark_on) = rest.split_at(position);
         out.push_str(before);
@@ -86,17 +90,29 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
                 }
             }
             Some(';' | ':' | ' ' | '(' | ')' | '[' | ']' | '>') => out.push(' '),
-            Some('$') => out.push(' '),
+            // `\\$5` is 5 dollars; a bare `$` opens a formula.
+            Some('$') => {
+                is_money |= out.trim().is_empty();
+                out.push(' ');
+            }
             Some('%') => out.push('%'),
             Some(other) => {
                 out.push('\\');
                 out.push(other);
             }
-            None => return None,
+            // `12\\ ` with its space cut off.
+            None => {}
         }
     }
     out.push_str(rest);
-    Some(trim_ends(&out).to_owned())
+    let answer = trim_ends(&out);
+    Some(
+        if is_money && answer.ends_with(|c: char| c.is_ascii_digit()) {
+            format!("{answer} dollars")
+        } else {
+            answer.to_owned()
+        },
+    )
 }
 
 /// Without the marks that end a sentence or begin an equation.
