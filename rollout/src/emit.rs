@@ -97,6 +97,7 @@ impl Emitter<'_> {
                         Ok((record, frame, counted)) => {
                             self.turn_page(&mut window, &mut total, version_of(&record))?;
                             window.sums.add(&record);
+                            window.sums.verified += self.records.verifier.take_counts();
                             window.end = counted;
                             (record.ticket, frame)
                         }

@@ -7,7 +7,7 @@ use shared::record::{GroupRecord, ImageRecord, Precision, ResponseRecord};
 
 use crate::claim::Prepared;
 use crate::engine::Response;
-use crate::reward::{self, RewardConfig};
+use crate::reward::{self, RewardConfig, Verifier};
 use crate::stats::Counted;
 
 /// A group whose responses have all ended, with what it was asked.
@@ -30,6 +30,8 @@ pub struct RecordMaker {
     pub temperature: f32,
     /// What the engine computes in.
     pub precision: Precision,
+    /// Says whether a response is right.
+    pub verifier: Verifier,
     /// What a response is worth.
     pub reward: RewardConfig,
 }
@@ -65,7 +67,13 @@ impl RecordMaker {
     fn response(&self, response: Response, answer: &str) -> Result<ResponseRecord> {
         let text = self.tokenizer.decode(&response.token_ids, true)?;
         Ok(ResponseRecord {
-            reward: reward::score(&text, answer, response.token_ids.len(), &self.reward),
+            reward: reward::score(
+                &self.verifier,
+                &text,
+                answer,
+                response.token_ids.len(),
+                &self.reward,
+            ),
             token_ids: response.token_ids,
             finish_reason: response.finish_reason,
             first_version: response.first_version,

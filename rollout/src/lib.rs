@@ -11,7 +11,7 @@
 //! - `sampler`: chooses the next token of a row and measures it
 //! - `setup`, `load`: configuration, model and data set -> the parts above
 //! - `weights_file`: a checkpoint as the file that the engine maps; `memory`: whether a run fits, `available`: into what
-//! - `eval`, `data`, `bench`, `doctor`: the other commands
+//! - `eval`, `data`, `grade`, `bench`, `doctor`: the other commands
 
 pub mod available;
 pub mod bench;
@@ -25,6 +25,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod grade;
 pub mod group;
 pub mod load;
 pub mod memory;

@@ -1,7 +1,7 @@
 //! `rollout`: generates for a run; `rollout eval`: measures a checkpoint; `rollout data`: says what is in a data set;
 //! `rollout doctor`: says what is installed.
 
-use std::io::stdout;
+use std::io::{stdin, stdout};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -11,6 +11,7 @@ use rollout::bench::{BenchArgs, bench};
 use rollout::data::{DataCommand, data};
 use rollout::doctor;
 use rollout::eval::{EvalArgs, eval};
+use rollout::grade::{GradeArgs, grade};
 use rollout::run::{self, Given};
 use rollout::stop::Stop;
 use shared::config::{self, Program, RolloutArgs, RunArgs};
@@ -43,6 +44,12 @@ enum Command {
     Data(DataCommand),
     /// Measures the engine's speed on this machine
     Bench(BenchArgs),
+    /// Says whether answers are right, and why: the verifier on its own
+    ///
+    /// Give --prediction and --answer, or files of JSON lines with the keys prediction and answer, and as you like mode ("bare" or
+    /// "response"), expected, expected_mathruler and category. Where there is something expected, what is judged otherwise is
+    /// shown with a table of accuracy, false positives and false negatives.
+    Grade(GradeArgs),
     /// Says what is installed, what would work, and what to do about what does not
     ///
     /// With the options of a run, --model above all, it also says how much memory that run needs.
@@ -114,6 +121,7 @@ fn start() -> Result<()> {
                 &mut stdout().lock(),
             )
         }
+        Some(Command::Grade(args)) => grade(&args, &mut stdin().lock(), &mut stdout().lock()),
         Some(Command::Run(_)) => generate(matches.subcommand_matches("run").unwrap_or(&matches)),
         None => generate(&matches),
     }

@@ -15,7 +15,7 @@ use crate::group::RecordMaker;
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
 use crate::prompt::{PromptBuilder, bounded};
-use crate::reward::RewardConfig;
+use crate::reward::{RewardConfig, Verifier};
 use crate::sampler::{EntropyKind, Sampling};
 
 /// Everything that is read before the first ticket.
@@ -68,6 +68,7 @@ impl Setup {
                 tokenizer: processor.tokenizer.clone(),
                 temperature: to_f32(args.temperature),
                 precision: args.precision,
+                verifier: Verifier::from_args(args, config.run.seed)?,
                 reward: RewardConfig::from(args),
             },
             samples: Samples::new(dataset, config.run.seed),

@@ -8,6 +8,7 @@ use shared::record::{FinishReason, GroupRecord};
 
 use crate::engine::Spent;
 use crate::occupancy::{Occupancy, Stage, StageClocks};
+use crate::reward::VerifierCounts;
 
 /// Written by the stages, the engine's above all, and read by the last one.
 #[derive(Debug, Default)]
@@ -138,6 +139,8 @@ pub struct Sums {
     accuracy: f64,
     format: f64,
     reward: f64,
+    /// What the verifier graded.
+    pub verified: VerifierCounts,
 }
 
 impl Sums {
@@ -164,6 +167,7 @@ impl Sums {
         self.accuracy += other.accuracy;
         self.format += other.format;
         self.reward += other.reward;
+        self.verified += other.verified;
     }
 
     /// Mean over responses of accuracy, in [0, 1].
@@ -199,6 +203,14 @@ impl Sums {
             ("rollout/reward", self.reward()),
             ("rollout/accuracy", self.accuracy()),
             ("rollout/format", ratio(self.format, to_f64(self.responses))),
+            (
+                "rollout/verifier_disagreement",
+                ratio(
+                    to_f64(self.verified.disagreed),
+                    to_f64(self.verified.graded),
+                ),
+            ),
+            ("rollout/verifier_failures", to_f64(self.verified.failed)),
             ("rollout/response_tokens", self.response_tokens()),
             ("rollout/stop_share", self.stop_share()),
             ("rollout/tokens_per_second", counted.tokens_per_second()),

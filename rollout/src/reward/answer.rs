@@ -1,11 +1,13 @@
 //! What kind of answer it is: a quantity, an equation, a list, an interval, ...
 
+use num_rational::BigRational;
+
 use super::math::canonical::Value;
+use super::math::expr::Expr;
 use super::math::sum::Atom;
 use super::math::token::{Kind, Token};
 use super::math::units::Suffix;
 use super::math::{Fuel, Stop};
-use super::read::Reader;
 
 /// An answer, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +16,8 @@ pub(super) enum Answer {
     /// `x = 4`: the name, what it is, and both as an equation when both are expressions.
     Named {
         name: String,
+        /// `\frac{AB}{CD}`: of several names.
+        is_compound: bool,
         content: Box<Self>,
         equation: Option<Relation>,
     },
@@ -25,17 +29,50 @@ pub(super) enum Answer {
         items: Vec<Self>,
     },
     /// `3, 5`, `\{1, 2\}`, `\pm 3`: neither order nor braces count.
-    List(Vec<Self>),
+    List {
+        items: Vec<Self>,
+        is_set: bool,
+    },
+    /// `3:4:5`
+    Ratio(Vec<Value>),
     Matrix(Vec<Vec<Self>>),
+    /// `\sqrt{2} \approx 1.41`: the same number in several forms.
+    Forms(Vec<Self>),
 }
 
 /// A value with what stands behind it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Quantity {
-    pub(super) value: Value,
+    /// As it was written; `None` for a bound that was computed, which its canonical form decides.
+    pub(super) expr: Option<Expr>,
+    /// The canonical form; why there is none otherwise.
+    pub(super) value: Result<Value, Stop>,
     pub(super) suffix: Option<Suffix>,
+    /// Digits behind the point of a plain decimal.
+    pub(super) decimals: Option<u32>,
     /// Written as a decimal of at least 6 significant digits.
     pub(super) is_long_decimal: bool,
+}
+
+impl Quantity {
+    pub(super) fn times(&self, factor: &BigRational, fuel: &mut Fuel) -> Result<Self, Stop> {
+        if num_traits::One::is_one(factor) {
+            return Ok(self.clone());
+        }
+        let value = match &self.value {
+            Ok(value) => Ok(value.multiply(&Value::rational(factor.clone()), fuel)?),
+            Err(stop) => Err(*stop),
+        };
+        let expr = self
+            .expr
+            .clone()
+            .map(|expr| Expr::Product(vec![Expr::Number(factor.clone()), expr]));
+        Ok(Self {
+            expr,
+            value,
+            ..self.clone()
+        })
+    }
 }
 
 /// `difference SIGN 0`
@@ -43,6 +80,8 @@ pub(super) struct Quantity {
 pub(super) struct Relation {
     pub(super) difference: Value,
     pub(super) sign: Sign,
+    /// One side is a variable, the other has none: `x > 3`, not the question's `2x > 6`.
+    pub(super) is_solved: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +126,6 @@ impl Sign {
 }
 
 impl Answer {
-    pub(super) fn read(tokens: &[Token], thousands: bool, fuel: &mut Fuel) -> Result<Self, Stop> {
-        Reader { thousands, fuel }.answer(tokens, 0)
-    }
-
     /// An equation or inequality.
     pub(super) fn as_relation(&self) -> Option<&Relation> {
         match self {
@@ -104,13 +139,19 @@ impl Answer {
 impl Relation {
     /// `x > 3` is `(3, \infty)`: for one variable to the first power.
     pub(super) fn interval(&self, fuel: &mut Fuel) -> Result<Option<Answer>, Stop> {
-        let Some((variable, slope)) = self.difference.linear_in_one_variable() else {
+        Ok(self.bounds(fuel)?.map(|(_, interval)| interval))
+    }
+
+    /// The variable with its interval.
+    pub(super) fn bounds(&self, fuel: &mut Fuel) -> Result<Option<(Atom, Answer)>, Stop> {
+        let linear = self.difference.linear_in_one_variable();
+        let Some((variable, slope)) = linear.filter(|_| self.is_solved) else {
             return Ok(None);
         };
         let zero = self
             .difference
             .divide(&Value::rational(slope.clone()), fuel)?;
-        let bound = Value::atom(variable).add(&zero.negated(), fuel)?;
+        let bound = Value::atom(variable.clone()).add(&zero.negated(), fuel)?;
         let sign = if num_traits::Signed::is_negative(&slope) {
             self.sign.flipped()
         } else {
@@ -119,8 +160,10 @@ impl Relation {
         let infinity = || Value::atom(Atom::Variable("\\infty".to_owned()));
         let item = |value: Value| {
             Answer::Quantity(Quantity {
-                value,
+                expr: None,
+                value: Ok(value),
                 suffix: None,
+                decimals: None,
                 is_long_decimal: false,
             })
         };
@@ -131,10 +174,9 @@ impl Relation {
             Sign::LessEqual => Some(('(', item(infinity().negated()), item(bound), ']')),
             Sign::Equal | Sign::NotEqual => None,
         }
-        .map(|(open, low, high, close)| Answer::Group {
-            open,
-            close,
-            items: vec![low, high],
+        .map(|(open, low, high, close)| {
+            let items = vec![low, high];
+            (variable, Answer::Group { open, close, items })
         }))
     }
 }

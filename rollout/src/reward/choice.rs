@@ -25,16 +25,19 @@ pub(super) fn choice_of(gold: &str) -> Option<char> {
 pub(super) fn matches_choice(prediction: &str, letter: char) -> bool {
     let plain = words(prediction);
     let mut rest = plain.as_str();
-    for word in ["option ", "choice ", "answer "] {
-        rest = rest.strip_prefix(word).unwrap_or(rest).trim_start();
+    for word in [
+        "the ", "correct ", "answer", "option", "choice", " is ", ":",
+    ] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
     }
-    let is_open = rest.starts_with('(');
-    rest = rest.strip_prefix('(').unwrap_or(rest).trim_start();
+    rest = rest.trim_start();
+    let is_open = rest.starts_with(['(', '[']);
+    rest = rest.strip_prefix(['(', '[']).unwrap_or(rest).trim_start();
     let Some(rest) = rest.strip_prefix(letter) else {
         return false;
     };
     let rest = rest.trim_start();
-    let rest = match (is_open, rest.strip_prefix(')')) {
+    let rest = match (is_open, rest.strip_prefix([')', ']'])) {
         (true, None) => return false,
         (_, Some(rest)) => rest,
         (false, None) if rest.is_empty() => return true,
@@ -45,8 +48,14 @@ pub(super) fn matches_choice(prediction: &str, letter: char) -> bool {
     };
     let is_hedge = |word: &str| {
         let word = word.trim_matches(|c: char| !c.is_alphanumeric());
-        matches!(word, "or" | "and" | "not")
-            || (word.len() == 1 && word.starts_with(|c: char| ('a'..='h').contains(&c)))
+        matches!(
+            word,
+            "or" | "and" | "not" | "nor" | "but" | "maybe" | "either" | "both" | "all" | "none"
+        ) || (word.len() == 1 && word.starts_with(|c: char| ('a'..='h').contains(&c)))
     };
-    !rest.split([' ', ',', ';', '/', '(', ')']).any(is_hedge)
+    !rest
+        .split([
+            ' ', ',', ';', '/', '(', ')', '[', ']', '.', ':', '\\', '&', '|', '+',
+        ])
+        .any(is_hedge)
 }

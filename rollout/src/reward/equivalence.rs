@@ -1,17 +1,18 @@
 //! Are two answers the same answer? The gold answer's kind decides how.
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-use num_traits::Signed as _;
-
-use super::answer::{Answer, Quantity, Relation};
+use super::answer::{Answer, Quantity};
 use super::choice::{choice_of, matches_choice};
+use super::compare::same;
 use super::extract::boxed;
-use super::math::canonical::Value;
+use super::math::expr::Expr;
+use super::math::numeric::has_variables;
 use super::math::text::{normalise, words};
 use super::math::token::tokenize;
-use super::math::units::Suffix;
+use super::math::units::{ANGLE, Suffix};
 use super::math::{Fuel, Stop};
+use super::phrase::{is_text, same_phrase, split_noun};
+use super::read::Reader;
+use super::verdict::{Comparison, Kind, Reason};
 
 /// Whether `prediction` (the content of a box) says what `gold` (the data set's answer) says.
 ///
@@ -20,199 +21,232 @@ use super::math::{Fuel, Stop};
 /// An answer that we cannot read is equal to its own text only.
 #[must_use]
 pub fn equivalent(prediction: &str, gold: &str) -> bool {
+    compare(prediction, gold, 0).is_same
+}
+
+/// [`equivalent`] with its reason; `salt` chooses the random points at which what has no canonical form is compared.
+#[must_use]
+pub fn compare(prediction: &str, gold: &str, salt: u64) -> Comparison {
     // ViRL39K writes its answers in boxes.
     let unboxed = boxed(gold);
     let gold = unboxed.as_deref().unwrap_or(gold);
+    let unwrapped = unwrap_box(prediction);
+    let prediction = unwrapped.as_deref().unwrap_or(prediction);
+    let verdict = |is_same, kind, reason| Comparison {
+        is_same,
+        kind,
+        reason,
+        fuel: 0,
+    };
     let (Some(prediction), Some(gold)) = (normalise(prediction), normalise(gold)) else {
-        return !gold.trim().is_empty() && prediction.trim() == gold.trim();
+        let is_same = !gold.trim().is_empty() && prediction.trim() == gold.trim();
+        let reason = if is_same {
+            Reason::SameText
+        } else {
+            Reason::TooLong
+        };
+        return verdict(is_same, Kind::Unread, reason);
     };
     if gold.is_empty() || prediction.is_empty() {
-        return false;
-    }
-    if same_text(&prediction, &gold) {
-        return true;
+        return verdict(false, Kind::Unread, Reason::Empty);
     }
     if let Some(letter) = choice_of(&gold) {
-        return matches_choice(&prediction, letter);
+        let is_same = matches_choice(&prediction, letter);
+        return verdict(is_same, Kind::Choice, Reason::of_value(is_same));
     }
     if is_text(&words(&gold)) {
-        return words(&prediction) == words(&gold);
+        let is_same = same_phrase(&words(&prediction), &words(&gold));
+        return verdict(is_same, Kind::Text, Reason::of_value(is_same));
     }
-    // Out of fuel, undefined, not understood: not equal.
-    compare_answers(&prediction, &gold).unwrap_or(false)
+    let mut comparison = compare_formulas(&prediction, &gold, salt);
+    if !comparison.is_same && same_text(&prediction, &gold) {
+        comparison.is_same = true;
+        comparison.reason = Reason::SameText;
+    }
+    comparison
 }
 
+/// Letter for letter, but for spaces that part no words or numbers.
 fn same_text(a: &str, b: &str) -> bool {
-    a.chars()
-        .filter(|c| *c != ' ')
-        .eq(b.chars().filter(|c| *c != ' '))
-}
-
-/// Words rather than a formula.
-fn is_text(words: &str) -> bool {
-    const SHORT: [&str; 5] = ["yes", "no", "true", "false", "none"];
-    const MATH: [&str; 9] = [
-        "sqrt", "sin", "cos", "tan", "log", "percent", "square", "cubic", "and",
-    ];
-    let is_plain = words
-        .chars()
-        .all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\'' | ','));
-    let is_word = |word: &str| SHORT.contains(&word) || (word.len() > 2 && !MATH.contains(&word));
-    is_plain && words.split([' ', '-', ',']).any(is_word)
-}
-
-fn compare_answers(prediction: &str, gold: &str) -> Result<bool, Stop> {
-    let mut fuel = Fuel::new();
-    let gold = Answer::read(&tokenize(gold)?, true, &mut fuel)?;
-    // Against a list, `3,500` is two numbers.
-    let thousands = !matches!(gold, Answer::List(_));
-    let prediction = Answer::read(&tokenize(prediction)?, thousands, &mut fuel)?;
-    same(&prediction, &gold, &mut fuel)
-}
-
-fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
-    match (prediction, gold) {
-        (Answer::Quantity(p), Answer::Quantity(g)) => same_quantity(p, g, fuel),
-        (
-            Answer::Named {
-                name: p,
-                content: a,
-                ..
-            },
-            Answer::Named {
-                name: g,
-                content: b,
-                ..
-            },
-        ) => {
-            if p == g {
-                return same(a, b, fuel);
+    let tight = |text: &str| {
+        let mut out = String::with_capacity(text.len());
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            let parts = out.ends_with(|c: char| c.is_alphanumeric())
+                && word.starts_with(|c: char| c.is_alphanumeric());
+            if parts {
+                out.push(' ');
             }
-            same_equation(prediction, gold, fuel)
+            out.push_str(word);
         }
-        (Answer::Named { content, .. }, g) if !matches!(g, Answer::Relation(_)) => {
-            same(content, g, fuel)
-        }
-        (p, Answer::Named { content, .. }) if !matches!(p, Answer::Relation(_)) => {
-            same(p, content, fuel)
-        }
-        (Answer::Relation(_), Answer::Named { .. })
-        | (Answer::Named { .. }, Answer::Relation(_)) => same_equation(prediction, gold, fuel),
-        (Answer::Relation(p), Answer::Relation(g)) => same_relation(p, g, fuel),
-        (Answer::Relation(p), g @ Answer::Group { .. }) => {
-            p.interval(fuel)?.map_or(Ok(false), |p| same(&p, g, fuel))
-        }
-        (p @ Answer::Group { .. }, Answer::Relation(g)) => {
-            g.interval(fuel)?.map_or(Ok(false), |g| same(p, &g, fuel))
-        }
-        (
-            Answer::Group {
-                open: a,
-                close: b,
-                items: p,
-            },
-            Answer::Group {
-                open: c,
-                close: d,
-                items: g,
-            },
-        ) => Ok((a, b) == (c, d) && same_in_order(p, g, fuel)?),
-        (Answer::Matrix(p), Answer::Matrix(g)) => {
-            let mut is_same = p.len() == g.len();
-            for (p, g) in p.iter().zip(g) {
-                is_same = is_same && same_in_order(p, g, fuel)?;
-            }
-            Ok(is_same)
-        }
-        (Answer::List(p), Answer::List(g)) => same_in_any_order(p, g, fuel),
-        (Answer::List(p), g) => match p.as_slice() {
-            [only] => same(only, g, fuel),
-            _ => Ok(false),
-        },
-        _ => Ok(false),
-    }
-}
-
-fn same_in_order(p: &[Answer], g: &[Answer], fuel: &mut Fuel) -> Result<bool, Stop> {
-    if p.len() != g.len() {
-        return Ok(false);
-    }
-    for (p, g) in p.iter().zip(g) {
-        if !same(p, g, fuel)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Every item of each side has its own partner on the other.
-fn same_in_any_order(p: &[Answer], g: &[Answer], fuel: &mut Fuel) -> Result<bool, Stop> {
-    if p.len() != g.len() {
-        return Ok(false);
-    }
-    let mut free: Vec<&Answer> = p.iter().collect();
-    for gold in g {
-        let mut found = None;
-        for (index, candidate) in free.iter().enumerate() {
-            if same(candidate, gold, fuel)? {
-                found = Some(index);
-                break;
-            }
-        }
-        match found {
-            Some(index) => free.swap_remove(index),
-            None => return Ok(false),
-        };
-    }
-    Ok(true)
-}
-
-fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
-    let hundred = BigRational::from(BigInt::from(100));
-    let (mut prediction, mut gold) = (p.value.clone(), g.value.clone());
-    if let (Some(Suffix::Unit(Some(a))), Some(Suffix::Unit(Some(b)))) = (&p.suffix, &g.suffix) {
-        if a.dimension != b.dimension {
-            return Ok(false);
-        }
-        prediction = prediction.multiply(&Value::rational(a.scale.clone()), fuel)?;
-        gold = gold.multiply(&Value::rational(b.scale.clone()), fuel)?;
-    }
-    let is_decimal = p.is_long_decimal || g.is_long_decimal;
-    let mut same = |a: &Value, b: &Value| -> Result<bool, Stop> {
-        Ok(a.equals(b, fuel)? || (is_decimal && a.is_near(b)))
+        out
     };
-    if same(&prediction, &gold)? {
-        return Ok(true);
-    }
-    // One side in percent: 50\% is also 0.5.
-    let (is_p, is_g) = (
-        p.suffix == Some(Suffix::Percent),
-        g.suffix == Some(Suffix::Percent),
-    );
-    let scale = |value: &Value| value.divide(&Value::rational(hundred.clone()), &mut Fuel::new());
-    match (is_p, is_g) {
-        (true, false) => same(&scale(&prediction)?, &gold),
-        (false, true) => same(&prediction, &scale(&gold)?),
-        _ => Ok(false),
-    }
+    tight(a) == tight(b)
 }
 
-/// `y-2x=1` and `y=2x+1`: the differences of the sides are multiples of each other.
-fn same_equation(p: &Answer, g: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
-    match (p.as_relation(), g.as_relation()) {
-        (Some(p), Some(g)) => same_relation(p, g, fuel),
-        _ => Ok(false),
-    }
-}
-
-fn same_relation(p: &Relation, g: &Relation, fuel: &mut Fuel) -> Result<bool, Stop> {
-    let Some(ratio) = p.difference.ratio_to(&g.difference, fuel)? else {
-        return Ok(false);
+fn compare_formulas(prediction: &str, gold: &str, salt: u64) -> Comparison {
+    let mut fuel = Fuel::salted(salt);
+    let mut result = Comparison {
+        is_same: false,
+        kind: Kind::Unread,
+        reason: Reason::GoldNotRead,
+        fuel: 0,
     };
-    let sign = if ratio.is_negative() {
-        p.sign.flipped()
+    // `5 apples`: what the data set names, the response may name too.
+    let (gold, noun) = split_noun(gold);
+    let prediction = match (&noun, split_noun(prediction)) {
+        (Some(gold), (value, Some(noun))) if *gold == noun => value,
+        _ => prediction,
+    };
+    match read(gold, true, &mut fuel) {
+        Ok(gold) => {
+            result.kind = kind_of(&gold);
+            // Against a list or a point, `3,500` is two numbers.
+            let is_row = matches!(
+                gold,
+                Answer::List { .. } | Answer::Group { .. } | Answer::Matrix(_)
+            );
+            let lettered = letter_unit(prediction).filter(|_| is_constant(&gold));
+            let prediction = lettered.as_deref().unwrap_or(prediction);
+            match read(prediction, !is_row, &mut fuel) {
+                // 5 cm are no 5 apples.
+                Ok(prediction) if noun.is_some() && has_unit(&prediction) => {
+                    result.reason = Reason::OtherValue;
+                }
+                Ok(prediction) => match same(&prediction, &gold, &mut fuel) {
+                    Ok(is_same) => {
+                        result.is_same = is_same;
+                        result.reason = Reason::of_value(is_same);
+                    }
+                    Err(stop) => result.reason = stop.into(),
+                },
+                Err(stop) => result.reason = stop.into(),
+            }
+        }
+        Err(Stop::Limit) => result.reason = Reason::TooMuchWork,
+        Err(_) => {}
+    }
+    result.fuel = fuel.burnt();
+    result
+}
+
+/// Whether it is a quantity without variables, so that a letter behind the other one can only be a unit.
+fn is_constant(answer: &Answer) -> bool {
+    matches!(answer, Answer::Quantity(Quantity { expr: Some(expr), .. }) if !has_variables(expr))
+}
+
+fn has_unit(answer: &Answer) -> bool {
+    match answer {
+        Answer::Quantity(quantity) => quantity.suffix.is_some(),
+        Answer::Named { content, .. } => has_unit(content),
+        _ => false,
+    }
+}
+
+/// `12 m`, `12 m^2` as `12 \\text{m}`.
+fn letter_unit(answer: &str) -> Option<String> {
+    let powers = ["^2", "^3", "^{2}", "^{3}"];
+    let (base, power) = powers
+        .iter()
+        .find_map(|power| answer.strip_suffix(power).map(|base| (base, *power)))
+        .unwrap_or((answer, ""));
+    let letters: &[char] = if power.is_empty() {
+        &['m', 's', 'g', 'h', 'L']
     } else {
-        p.sign
+        &['m']
     };
-    Ok(sign == g.sign)
+    let value = base.strip_suffix(letters)?;
+    let unit = base.get(value.len()..)?;
+    let number = value.trim_end();
+    number
+        .ends_with(|c: char| c.is_ascii_digit())
+        .then(|| format!("{number} \\text{{{unit}}}{power}"))
+}
+
+/// `20 m/s` as `20 \\text{m/s}`: three letters that are no product.
+fn speed_unit(answer: &str) -> Option<String> {
+    let value = answer
+        .strip_suffix("m/s")
+        .or_else(|| answer.strip_suffix("m/s^2"))?;
+    let unit = answer.get(value.len()..)?;
+    let number = value.trim_end();
+    number
+        .ends_with(|c: char| c.is_ascii_digit())
+        .then(|| format!("{number} \\text{{{unit}}}"))
+}
+
+/// Without a box around all of it.
+fn unwrap_box(answer: &str) -> Option<String> {
+    let answer = answer.trim();
+    let is_whole = answer.starts_with("\\boxed{") && answer.ends_with('}');
+    let inner = boxed(answer).filter(|_| is_whole)?;
+    // One box: nothing but its name and braces is left over.
+    (answer.len() <= inner.len() + 12 && answer.contains(&inner)).then_some(inner)
+}
+
+fn read(text: &str, thousands: bool, fuel: &mut Fuel) -> Result<Answer, Stop> {
+    let speed = speed_unit(text);
+    let text = speed.as_deref().unwrap_or(text);
+    Reader { thousands, fuel }.answer(&tokenize(text)?, 0)
+}
+
+fn kind_of(answer: &Answer) -> Kind {
+    match answer {
+        Answer::Quantity(quantity) => kind_of_quantity(quantity),
+        Answer::Named {
+            content, equation, ..
+        } => match (content.as_ref(), equation) {
+            (Answer::Group { .. }, None) => Kind::Interval,
+            _ => Kind::Equation,
+        },
+        Answer::Relation(relation) if relation.sign == super::answer::Sign::Equal => Kind::Equation,
+        Answer::Relation(_) => Kind::Relation,
+        Answer::Group { open, close, items } => {
+            let has_infinity = items.iter().any(|item| match item {
+                Answer::Quantity(quantity) => is_infinite(quantity),
+                _ => false,
+            });
+            if items.len() == 2 && (*open == '[' || *close == ']' || has_infinity) {
+                Kind::Interval
+            } else {
+                Kind::Tuple
+            }
+        }
+        Answer::List { is_set: true, .. } => Kind::Set,
+        Answer::List { .. } => Kind::List,
+        Answer::Ratio(_) => Kind::Ratio,
+        Answer::Matrix(_) => Kind::Matrix,
+        Answer::Forms(forms) => forms.first().map_or(Kind::Expression, kind_of),
+    }
+}
+
+fn is_infinite(quantity: &Quantity) -> bool {
+    match &quantity.expr {
+        Some(Expr::Variable(name)) => name == "\\infty",
+        Some(Expr::Negative(inner)) => {
+            matches!(inner.as_ref(), Expr::Variable(name) if name == "\\infty")
+        }
+        _ => false,
+    }
+}
+
+fn kind_of_quantity(quantity: &Quantity) -> Kind {
+    match &quantity.suffix {
+        Some(Suffix::Percent) => Kind::Percentage,
+        Some(Suffix::Unit(Some(unit))) if unit.dimension[ANGLE] == 1 => Kind::Degrees,
+        Some(Suffix::Unit(_)) => Kind::Measure,
+        None => match &quantity.value {
+            Ok(value) if value.as_rational().is_some() => Kind::Number,
+            _ => Kind::Expression,
+        },
+    }
+}
+
+impl From<Stop> for Reason {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Syntax => Self::NotRead,
+            Stop::Limit => Self::TooMuchWork,
+            Stop::Undefined => Self::Undefined,
+        }
+    }
 }

@@ -1,32 +1,44 @@
 //! The reward of a response: is the answer right, is the form right, is it too long. Pure functions of text and numbers.
 //!
 //! # Layout
-//! - [`score`]: the parts and their weighted sum
+//! - [`Verifier`]: what a run grades with; [`Verdict`] says what it found. [`score`]: the parts and their weighted sum
 //! - `extract`: the last `\boxed{}` of a response
-//! - `equivalence`: are two answers the same answer; `answer`, `read` and `choice`: what kind of answer it is
-//! - `math`: LaTeX to an expression tree to a canonical form, every step bounded
+//! - `equivalence`, `compare`: are two answers the same answer; `answer`, `read`, `choice`, `phrase`: what kind of answer it is
+//! - `math`: LaTeX to an expression tree to a canonical form or to many digits, every step bounded
+//! - `compat`: what mathruler would say
 //! - `format`: `<think> ... </think> ... \boxed{}`
 //! - `overlong`: DAPO's linear punishment
+//! - `command`: a verifier of the user's own
 //!
 //! Responses are written by a policy that is paid for finding the holes in this code: a wrong "equal" is worse than a wrong
 //! "different", no input may cost more than its fuel, and the result never depends on a clock.
 
 mod answer;
 mod choice;
+mod command;
+mod compare;
+pub mod compat;
 mod equivalence;
 mod extract;
 mod format;
 mod math;
 mod overlong;
+mod phrase;
 mod read;
+mod verdict;
+mod verifier;
 
 use shared::config::RolloutArgs;
 use shared::record::Reward;
 
-pub use equivalence::equivalent;
+pub use command::CommandError;
+pub use compat::{compat_boxed, compat_equivalent};
+pub use equivalence::{compare, equivalent};
 pub use extract::boxed;
-pub use format::is_well_formed;
+pub use format::{has_form, is_well_formed};
 pub use overlong::overlong_penalty;
+pub use verdict::{Comparison, Kind, Reason, Verdict};
+pub use verifier::{Verifier, VerifierCounts};
 
 /// Weights of the parts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,13 +74,22 @@ impl From<&RolloutArgs> for RewardConfig {
 
 /// Scores `response` (decoded, special tokens left out) of `num_tokens` tokens against the data set's answer.
 ///
-/// `total = accuracy_weight * accuracy + format_weight * format + overlong`; accuracy and format are 0 or 1 (R of eq. 1),
-/// overlong is in [-overlong_penalty, 0].
+/// `total = accuracy_weight * accuracy + format_weight * format + overlong`; accuracy and format are 0 or 1 (R of eq. 1; an
+/// external verifier may say something between), overlong is in [-overlong_penalty, 0].
 #[must_use]
-pub fn score(response: &str, gold: &str, num_tokens: usize, config: &RewardConfig) -> Reward {
-    let is_right = boxed(response).is_some_and(|answer| equivalent(&answer, gold));
-    let accuracy = if is_right { 1.0 } else { 0.0 };
-    let format = if is_well_formed(response) { 1.0 } else { 0.0 };
+pub fn score(
+    verifier: &Verifier,
+    response: &str,
+    gold: &str,
+    num_tokens: usize,
+    config: &RewardConfig,
+) -> Reward {
+    let accuracy = verifier.verify(response, gold).accuracy;
+    let format = if has_form(response, verifier.rule()) {
+        1.0
+    } else {
+        0.0
+    };
     let overlong = overlong_penalty(num_tokens, config);
     let total = config.accuracy_weight * accuracy + config.format_weight * format + overlong;
     Reward {

@@ -1,8 +1,10 @@
 //! Tokens to an answer: lists, brackets and relations taken apart, quantities evaluated.
 
 use super::answer::{Answer, Quantity, Relation, Sign};
-use super::math::canonical::Value;
+use super::compare::{is_rounding, same_quantity};
 use super::math::evaluate::evaluate;
+use super::math::expr::Expr;
+use super::math::numeric::has_variables;
 use super::math::parse::{GREEK, parse};
 use super::math::token::{Kind, Token};
 use super::math::units::split_suffix;
@@ -39,26 +41,27 @@ impl Reader<'_> {
             }
             tokens => tokens,
         };
-        if let Some(rows) = matrix_rows(tokens)? {
+        if let Some(rows) = matrix_rows(unwrapped_matrix(tokens))? {
             return self.matrix(&rows, depth);
         }
-        let items = self.split_list(tokens);
+        let items = split_list(tokens, self.thousands);
         if items.len() > 1 {
-            return self.list(&items, depth);
+            return self.list(&items, false, depth);
         }
         match tokens {
             [open, inner @ .., close]
                 if open.is_command(&["{"]) && close.is_command(&["}"]) && is_balanced(inner) =>
             {
-                let items = self.split_list(inner);
-                return self.list(&items, depth);
+                let items = split_list(inner, self.thousands);
+                return self.list(&items, true, depth);
             }
             [open, inner @ .., close]
                 if (open.is_mark('(') || open.is_mark('['))
                     && (close.is_mark(')') || close.is_mark(']'))
                     && is_balanced(inner) =>
             {
-                let items = self.split_list(inner);
+                // `(2,100)` is a point.
+                let items = split_list(inner, false);
                 if items.len() > 1 {
                     let items = items
                         .into_iter()
@@ -73,53 +76,46 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        if let Some(position) = tokens.iter().position(|token| Sign::of(token).is_some()) {
-            return self.relation(tokens, position, depth);
+        if let Some(position) = tokens.iter().position(|t| t.is_command(&["in"])) {
+            return self.membership(tokens, position, depth);
+        }
+        if tokens.iter().any(|token| Sign::of(token).is_some()) {
+            return self.relation(tokens, depth);
         }
         if let Some(position) = tokens.iter().position(|t| t.is_command(&["pm", "mp"])) {
             return self.plus_minus(tokens, position, depth);
         }
+        let parts: Vec<&[Token]> = tokens.split(|token| token.is_mark(':')).collect();
+        if parts.len() > 2 {
+            if parts.len() > MAX_ITEMS {
+                return Err(Stop::Limit);
+            }
+            let values = parts
+                .into_iter()
+                .map(|part| evaluate(&parse(part, self.thousands)?, self.fuel));
+            return Ok(Answer::Ratio(values.collect::<Result<_, _>>()?));
+        }
         self.quantity(tokens).map(Answer::Quantity)
     }
 
-    /// At commas, semicolons, "and", "or" outside of brackets; a comma inside `1,234` is none.
-    fn split_list<'t>(&self, tokens: &'t [Token]) -> Vec<&'t [Token]> {
-        let mut items = Vec::new();
-        let (mut start, mut depth) = (0, 0_i32);
-        for (position, token) in tokens.iter().enumerate() {
-            depth += bracket(token);
-            let is_comma =
-                token.is_mark(',') && !(self.thousands && is_thousands(tokens, position));
-            let is_word = token.is_word(&["and", "or"]) || token.is_mark(';');
-            if depth == 0 && (is_comma || is_word) {
-                items.push(tokens.get(start..position).unwrap_or_default());
-                start = position + 1;
-            }
-        }
-        items.push(tokens.get(start..).unwrap_or_default());
-        // `3, and 5`
-        let is_listed = items.len() > 1;
-        items.retain(|item| !(is_listed && item.is_empty()));
-        items
-    }
-
-    fn list(&mut self, items: &[&[Token]], depth: usize) -> Result<Answer, Stop> {
+    fn list(&mut self, items: &[&[Token]], is_set: bool, depth: usize) -> Result<Answer, Stop> {
         if items.len() > MAX_ITEMS {
             return Err(Stop::Limit);
         }
         let mut list = Vec::with_capacity(items.len());
         for item in items {
             match self.answer(item, depth + 1)? {
-                Answer::List(inner) => list.extend(inner),
-                // `x=3` in a list is 3.
-                Answer::Named { content, .. } => list.push(*content),
+                Answer::List { items, .. } => list.extend(items),
                 answer => list.push(answer),
             }
         }
         if list.len() > MAX_ITEMS {
             Err(Stop::Limit)
         } else {
-            Ok(Answer::List(list))
+            Ok(Answer::List {
+                items: list,
+                is_set,
+            })
         }
     }
 
@@ -135,47 +131,185 @@ impl Reader<'_> {
         Ok(Answer::Matrix(matrix))
     }
 
-    fn relation(
+    /// `x \in (1, 3)`
+    fn membership(
         &mut self,
         tokens: &[Token],
         position: usize,
         depth: usize,
     ) -> Result<Answer, Stop> {
-        let (left, rest) = tokens.split_at(position);
-        let Some((token, right)) = rest.split_first() else {
-            return Err(Stop::Syntax);
-        };
-        let sign = Sign::of(token).ok_or(Stop::Syntax)?;
-        if right.iter().any(|token| Sign::of(token).is_some()) {
-            return Err(Stop::Syntax);
+        let (left, right) = tokens.split_at(position);
+        let name = name_of(left).ok_or(Stop::Syntax)?;
+        let content = self.answer(right.get(1..).unwrap_or_default(), depth + 1)?;
+        Ok(Answer::Named {
+            name: name.text,
+            is_compound: false,
+            content: Box::new(content),
+            equation: None,
+        })
+    }
+
+    fn relation(&mut self, tokens: &[Token], depth: usize) -> Result<Answer, Stop> {
+        let parts: Vec<&[Token]> = tokens.split(|token| Sign::of(token).is_some()).collect();
+        let signs: Vec<&Token> = tokens
+            .iter()
+            .filter(|token| Sign::of(token).is_some())
+            .collect();
+        match (parts.as_slice(), signs.as_slice()) {
+            ([left, right], [sign]) => {
+                let kind = Sign::of(sign).ok_or(Stop::Syntax)?;
+                if kind == Sign::Equal && name_of(left).is_none() && name_of(right).is_none() {
+                    // `3+1=4`, `\sqrt{2} \approx 1.41`
+                    if let Some(forms) = self.forms(&parts, &signs)? {
+                        return Ok(forms);
+                    }
+                }
+                self.simple_relation(left, kind, right, depth)
+            }
+            ([low, middle, high], [a, b]) if Sign::of(a) != Some(Sign::Equal) => {
+                self.between(low, [a, b], middle, high)
+            }
+            ([first, rest @ ..], [sign, signs @ ..]) if Sign::of(sign) == Some(Sign::Equal) => {
+                // `x = 3 + 1 = 4`
+                let name = name_of(first);
+                // `AB = CD = 12`
+                let num_names = rest
+                    .iter()
+                    .take_while(|part| name.is_some() && name_of(part).is_some())
+                    .count();
+                let is_equal = |sign: &&Token| Sign::of(sign) == Some(Sign::Equal);
+                let (rest, signs) = match (rest.get(num_names..), signs.get(num_names..)) {
+                    (Some(rest), Some(signs)) if !rest.is_empty() && signs.iter().all(is_equal) => {
+                        (rest, signs)
+                    }
+                    _ => return Err(Stop::Syntax),
+                };
+                let forms = match &name {
+                    Some(_) => self.forms(rest, signs)?,
+                    None => self.forms(&parts, &[&[*sign], signs].concat())?,
+                };
+                let forms = forms.ok_or(Stop::Syntax)?;
+                Ok(match name {
+                    Some(name) => Answer::Named {
+                        name: name.text,
+                        is_compound: name.is_compound,
+                        content: Box::new(forms),
+                        equation: None,
+                    },
+                    None => forms,
+                })
+            }
+            _ => Err(Stop::Syntax),
         }
-        let difference = |this: &mut Self| -> Result<Value, Stop> {
-            let (left, right) = (this.quantity(left)?.value, this.quantity(right)?.value);
-            left.add(&right.negated(), this.fuel)
+    }
+
+    fn simple_relation(
+        &mut self,
+        left: &[Token],
+        sign: Sign,
+        right: &[Token],
+        depth: usize,
+    ) -> Result<Answer, Stop> {
+        let relation = |this: &mut Self| -> Result<Relation, Stop> {
+            let (left, right) = (this.quantity(left)?, this.quantity(right)?);
+            let is_name = |side: &Quantity| matches!(side.expr, Some(Expr::Variable(_)));
+            let is_constant =
+                |side: &Quantity| side.expr.as_ref().is_some_and(|e| !has_variables(e));
+            let is_solved =
+                is_name(&left) && is_constant(&right) || is_constant(&left) && is_name(&right);
+            Ok(Relation {
+                difference: left.value?.add(&right.value?.negated(), this.fuel)?,
+                sign,
+                is_solved,
+            })
         };
         if sign != Sign::Equal {
-            return Ok(Answer::Relation(Relation {
-                difference: difference(self)?,
-                sign,
-            }));
+            return relation(self).map(Answer::Relation);
         }
-        for (name, content) in [(left, right), (right, left)] {
-            if let Some(name) = name_of(name) {
-                let content = Box::new(self.answer(content, depth + 1)?);
-                let equation = difference(self)
-                    .ok()
-                    .map(|difference| Relation { difference, sign });
-                return Ok(Answer::Named {
-                    name,
-                    content,
-                    equation,
-                });
+        // A plain name on either side first: `AB / CD = x` is about x.
+        let names = [(name_of(left), right), (name_of(right), left)];
+        let is_plain = |name: &Option<Name>| name.as_ref().is_some_and(|name| !name.is_compound);
+        let chosen = names
+            .iter()
+            .find(|(name, _)| is_plain(name))
+            .or_else(|| names.iter().find(|(name, _)| name.is_some()));
+        if let Some((Some(name), content)) = chosen {
+            let content = Box::new(self.answer(content, depth + 1)?);
+            let equation = relation(self).ok();
+            return Ok(Answer::Named {
+                name: name.text.clone(),
+                is_compound: name.is_compound,
+                content,
+                equation,
+            });
+        }
+        relation(self).map(Answer::Relation)
+    }
+
+    /// `1 < x \le 3` is x in `(1, 3]`.
+    fn between(
+        &mut self,
+        low: &[Token],
+        signs: [&Token; 2],
+        middle: &[Token],
+        high: &[Token],
+    ) -> Result<Answer, Stop> {
+        let name = name_of(middle).ok_or(Stop::Syntax)?;
+        let (a, b) = (Sign::of(signs[0]), Sign::of(signs[1]));
+        let (low, high) = (self.quantity(low)?, self.quantity(high)?);
+        let (a, b, low, high) = match a {
+            Some(Sign::Less | Sign::LessEqual) => (a, b, low, high),
+            Some(Sign::Greater | Sign::GreaterEqual) => {
+                (b.map(Sign::flipped), a.map(Sign::flipped), high, low)
+            }
+            _ => return Err(Stop::Syntax),
+        };
+        let open = match a {
+            Some(Sign::Less) => '(',
+            Some(Sign::LessEqual) => '[',
+            _ => return Err(Stop::Syntax),
+        };
+        let close = match b {
+            Some(Sign::Less) => ')',
+            Some(Sign::LessEqual) => ']',
+            _ => return Err(Stop::Syntax),
+        };
+        let items = vec![Answer::Quantity(low), Answer::Quantity(high)];
+        Ok(Answer::Named {
+            name: name.text,
+            is_compound: false,
+            content: Box::new(Answer::Group { open, close, items }),
+            equation: None,
+        })
+    }
+
+    /// The same number several times; what stands behind `\approx` is a rounding of it and no answer of its own. `None` where
+    /// they are not the same.
+    fn forms(&mut self, parts: &[&[Token]], signs: &[&Token]) -> Result<Option<Answer>, Stop> {
+        if parts.len() > 6 {
+            return Err(Stop::Limit);
+        }
+        let mut parts = parts.iter();
+        let first = self.quantity(parts.next().ok_or(Stop::Syntax)?)?;
+        let mut forms = vec![Answer::Quantity(first.clone())];
+        let mut is_rounded = false;
+        for (part, sign) in parts.zip(signs) {
+            if Sign::of(sign) != Some(Sign::Equal) {
+                return Err(Stop::Syntax);
+            }
+            let form = self.quantity(part)?;
+            is_rounded = is_rounded || sign.is_command(&["approx", "simeq"]);
+            if is_rounded {
+                if !is_rounding(&form, &first, self.fuel)? {
+                    return Ok(None);
+                }
+            } else if same_quantity(&form, &first, self.fuel)? {
+                forms.push(Answer::Quantity(form));
+            } else {
+                return Ok(None);
             }
         }
-        Ok(Answer::Relation(Relation {
-            difference: difference(self)?,
-            sign,
-        }))
+        Ok(Some(Answer::Forms(forms)))
     }
 
     /// `2 \pm \sqrt{3}` is two numbers.
@@ -197,36 +331,77 @@ impl Reader<'_> {
             }
             answers.push(self.answer(&signed, depth + 1)?);
         }
-        Ok(Answer::List(answers))
-    }
-
-    fn quantity(&mut self, tokens: &[Token]) -> Result<Quantity, Stop> {
-        let (tokens, suffix) = split_suffix(tokens);
-        if let Some(position) = tokens
-            .iter()
-            .position(|t| t.is_mark(':') || t.is_command(&["colon"]))
-        {
-            let (left, right) = tokens.split_at(position);
-            let right = right
-                .split_first()
-                .map(|(_, right)| right)
-                .unwrap_or_default();
-            let (left, right) = (self.value(left)?, self.value(right)?);
-            return Ok(Quantity {
-                value: left.divide(&right, self.fuel)?,
-                suffix,
-                is_long_decimal: false,
-            });
-        }
-        Ok(Quantity {
-            value: self.value(tokens)?,
-            suffix,
-            is_long_decimal: is_long_decimal(tokens),
+        Ok(Answer::List {
+            items: answers,
+            is_set: false,
         })
     }
 
-    fn value(&mut self, tokens: &[Token]) -> Result<Value, Stop> {
-        evaluate(&parse(tokens, self.thousands)?, self.fuel)
+    pub(super) fn quantity(&mut self, tokens: &[Token]) -> Result<Quantity, Stop> {
+        let (tokens, suffix) = split_suffix(tokens);
+        // Infinity is an answer, but no number to reckon with.
+        let is_infinity =
+            |token: &Token| token.is_command(&["infty"]) || token.is_word(&["infinity"]);
+        if tokens.iter().any(is_infinity) {
+            match tokens {
+                [only] if is_infinity(only) => {}
+                [sign, only] if (sign.is_mark('-') || sign.is_mark('+')) && is_infinity(only) => {}
+                _ => return Err(Stop::Undefined),
+            }
+        }
+        let mut parts = tokens.splitn(2, |token| token.is_mark(':'));
+        let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+        let mut expr = parse(first, self.thousands)?;
+        if let Some(second) = second {
+            let second = parse(second, self.thousands)?;
+            expr = Expr::Quotient(Box::new(expr), Box::new(second));
+        }
+        let value = evaluate(&expr, self.fuel);
+        if value == Err(Stop::Undefined) {
+            return Err(Stop::Undefined);
+        }
+        Ok(Quantity {
+            expr: Some(expr),
+            value,
+            suffix,
+            decimals: decimals(tokens),
+            is_long_decimal: is_long_decimal(tokens),
+        })
+    }
+}
+
+/// At commas, semicolons, "and", "or", `\cup` outside of brackets; with `thousands`, a comma inside `1,234` is none.
+fn split_list(tokens: &[Token], thousands: bool) -> Vec<&[Token]> {
+    let mut items = Vec::new();
+    let (mut start, mut depth) = (0, 0_i32);
+    for (position, token) in tokens.iter().enumerate() {
+        depth += bracket(token);
+        let is_comma = token.is_mark(',') && !(thousands && is_thousands(tokens, position));
+        let is_word =
+            token.is_word(&["and", "or"]) || token.is_mark(';') || token.is_command(&["cup"]);
+        if depth == 0 && (is_comma || is_word) {
+            items.push(tokens.get(start..position).unwrap_or_default());
+            start = position + 1;
+        }
+    }
+    items.push(tokens.get(start..).unwrap_or_default());
+    // `3, and 5`
+    let is_listed = items.len() > 1;
+    items.retain(|item| !(is_listed && item.is_empty()));
+    items
+}
+
+/// Without the brackets around `\begin{array}...\end{array}`.
+fn unwrapped_matrix(tokens: &[Token]) -> &[Token] {
+    match tokens {
+        [open, begin, .., close]
+            if (open.is_mark('[') || open.is_mark('('))
+                && begin.is_command(&["begin"])
+                && (close.is_mark(']') || close.is_mark(')')) =>
+        {
+            tokens.get(1..tokens.len() - 1).unwrap_or_default()
+        }
+        tokens => tokens,
     }
 }
 
@@ -247,11 +422,26 @@ fn matrix_rows(tokens: &[Token]) -> Result<Option<Vec<Vec<&[Token]>>>, Stop> {
         .checked_sub(name_length + 1)
         .ok_or(Stop::Syntax)?;
     let is_closed = rest.get(end).is_some_and(|t| t.is_command(&["end"]));
-    if !is_closed || !matches!(name.as_str(), "pmatrix" | "bmatrix" | "matrix") || end < name_length
-    {
+    const NAMES: [&str; 6] = [
+        "pmatrix",
+        "bmatrix",
+        "Bmatrix",
+        "matrix",
+        "smallmatrix",
+        "array",
+    ];
+    if !is_closed || !NAMES.contains(&name.as_str()) || end < name_length {
         return Err(Stop::Syntax);
     }
-    let body = rest.get(name_length..end).unwrap_or_default();
+    let mut body = rest.get(name_length..end).unwrap_or_default();
+    if name == "array" {
+        // `{cc}`
+        let columns = body
+            .iter()
+            .position(|t| t.is_mark('}'))
+            .ok_or(Stop::Syntax)?;
+        body = body.get(columns + 1..).unwrap_or_default();
+    }
     let rows: Vec<Vec<&[Token]>> = body
         .split(|token| token.kind == Kind::Row)
         .filter(|row| !row.is_empty())
@@ -312,36 +502,101 @@ fn is_thousands(tokens: &[Token], position: usize) -> bool {
     before && is_tight && (1..=3).all(|ahead| is_digit(position + ahead)) && !is_digit(position + 4)
 }
 
-/// The name on one side of an equation: `x`, `AB`, `m\angle A`, `f(x)`; not `2x`.
-fn name_of(tokens: &[Token]) -> Option<String> {
-    let mut name = String::new();
-    let mut is_after_angle = false;
+/// What an equation is about.
+struct Name {
+    text: String,
+    is_compound: bool,
+}
+
+/// The name on one side of an equation: `x`, `AB`, `m\angle A`, `f(2)`, `\sin A`, `\frac{AB}{CD}`; not `2x`.
+fn name_of(tokens: &[Token]) -> Option<Name> {
+    const MARKS: [&str; 17] = [
+        "angle",
+        "overline",
+        "triangle",
+        "measuredangle",
+        "widehat",
+        "overset",
+        "arc",
+        "overarc",
+        "vec",
+        "hat",
+        "bar",
+        "square",
+        "odot",
+        "Delta",
+        "overrightarrow",
+        "circ",
+        "parallel",
+    ];
+    const FUNCTIONS: [&str; 6] = ["sin", "cos", "tan", "cot", "sec", "csc"];
+    let mut text = String::new();
+    let (mut is_after_mark, mut is_compound, mut depth) = (false, false, 0_i32);
     for (position, token) in tokens.iter().enumerate() {
         let next_is_angle = tokens
             .get(position + 1)
             .is_some_and(|t| t.is_command(&["angle"]));
+        depth += bracket(token);
         match &token.kind {
             Kind::Letter('m') if next_is_angle => {}
-            Kind::Letter(letter) => name.push(*letter),
-            Kind::Word(word) if token.is_text => name.push_str(word),
-            Kind::Digit(digit) if is_after_angle => name.push_str(&digit.to_string()),
-            Kind::Mark(mark @ ('\'' | '_' | '(' | ')' | '{' | '}')) if position > 0 => {
-                name.push(*mark);
+            Kind::Letter(letter) => text.push(*letter),
+            Kind::Word(word) if token.is_text || FUNCTIONS.contains(&word.as_str()) => {
+                text.push_str(word);
             }
-            Kind::Command(command)
-                if matches!(
-                    command.as_str(),
-                    "angle" | "overline" | "triangle" | "measuredangle"
-                ) =>
+            Kind::Digit(digit) if is_after_mark || depth > 0 && text.ends_with('(') => {
+                text.push_str(&digit.to_string());
+            }
+            Kind::Mark(mark @ ('\'' | '_' | '(' | ')' | '{' | '}' | ','))
+                if position > 0 || *mark == '(' =>
             {
-                name.push_str(command);
+                text.push(*mark);
             }
-            Kind::Command(command) if GREEK.contains(&command.as_str()) => name.push_str(command),
+            Kind::Mark('|') => text.push('|'),
+            Kind::Mark(mark @ ('/' | ':')) if position > 0 && depth == 0 => {
+                text.push(*mark);
+                is_compound = true;
+            }
+            Kind::Command(name) if matches!(name.as_str(), "frac" | "dfrac" | "tfrac") => {
+                text.push_str(name);
+                is_compound = true;
+            }
+            Kind::Command(name)
+                if MARKS.contains(&name.as_str())
+                    || FUNCTIONS.contains(&name.as_str())
+                    || GREEK.contains(&name.as_str()) =>
+            {
+                text.push_str(name);
+            }
             _ => return None,
         }
-        is_after_angle = is_after_angle || token.is_command(&["angle"]) || token.is_mark('_');
+        is_after_mark = token.is_command(&["angle"])
+            || token.is_mark('_')
+            || (is_after_mark && (token.is_mark('{') || matches!(token.kind, Kind::Digit(_))));
     }
-    (!name.is_empty()).then_some(name)
+    // Segments and areas have quotients with names of their own, unknowns have not: `x / y = 4` may be the question.
+    let is_segment =
+        |token: &Token| !matches!(token.kind, Kind::Letter(c) if c.is_ascii_lowercase());
+    let is_name = !text.is_empty() && (!is_compound || tokens.iter().all(is_segment));
+    is_name.then_some(Name { text, is_compound })
+}
+
+/// Digits behind the point of a plain number.
+fn decimals(tokens: &[Token]) -> Option<u32> {
+    let number = match tokens {
+        [sign, number @ ..] if sign.is_mark('-') => number,
+        number => number,
+    };
+    let is_plain = number
+        .iter()
+        .all(|token| matches!(token.kind, Kind::Digit(_) | Kind::Mark('.' | ',')));
+    if !is_plain {
+        return None;
+    }
+    let digits = match number.iter().position(|token| token.is_mark('.')) {
+        Some(point) => number.len() - point - 1,
+        None => 0,
+    };
+    u32::try_from(digits).ok().filter(|digits| *digits <= 30)
 }
 
 /// One decimal number of at least six significant digits.

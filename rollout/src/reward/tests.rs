@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+use shared::config::{FormatRule, VerifierMode};
+
 use super::*;
 
 struct Case {
@@ -72,16 +74,66 @@ fn judged_cases() {
     assert!(wrong.len() * 100 <= cases.len(), "{} wrong", wrong.len());
 }
 
+/// Of what mathruler itself said: at least 98 % said the same.
+#[test]
+fn compat_is_mathruler() {
+    let (mut num_cases, mut wrong) = (0, 0);
+    for case in [read("cases.jsonl"), read("more_cases.jsonl")].concat() {
+        let Some(expected) = case["expected_mathruler"].as_bool() else {
+            continue;
+        };
+        let prediction = case["prediction"].as_str().unwrap();
+        let answer = case["answer"].as_str().unwrap();
+        let given = if case["mode"] == "response" {
+            compat_boxed(prediction)
+        } else {
+            prediction
+        };
+        num_cases += 1;
+        if compat_equivalent(given, answer) != expected {
+            wrong += 1;
+            println!("{prediction:?} for {answer:?} is {expected} to mathruler");
+        }
+    }
+    println!("{} of {num_cases} as mathruler", num_cases - wrong);
+    assert!(num_cases > 400 && wrong * 50 <= num_cases, "{wrong} differ");
+}
+
+/// Form, accuracy and their sum, by EasyR1's rule and by NoisyRollout's.
 #[test]
 fn judged_formats() {
     for case in read("formats.jsonl") {
-        let response = case["response"].as_str().unwrap();
-        assert_eq!(
-            is_well_formed(response),
-            case["expected_format"] == 1.0,
-            "{}",
-            case["id"]
-        );
+        let text = |key: &str| case[key].as_str().unwrap();
+        let number = |key: &str| case[key].as_f64().unwrap();
+        let rules = [
+            ("expected", FormatRule::EasyR1),
+            ("noisyrollout", FormatRule::NoisyRollout),
+        ];
+        for (prefix, rule) in rules {
+            let verifier = Verifier::new(VerifierMode::Compat, rule, 0);
+            #[expect(clippy::cast_possible_truncation, reason = "a weight")]
+            let format_weight = number("format_weight") as f32;
+            let config = RewardConfig {
+                accuracy_weight: 1.0 - format_weight,
+                format_weight,
+                overlong_buffer: 0,
+                overlong_penalty: 0.0,
+                max_response_tokens: 100,
+            };
+            let reward = score(&verifier, text("response"), text("answer"), 1, &config);
+            for (part, value) in [
+                ("format", reward.format),
+                ("accuracy", reward.accuracy),
+                ("overall", reward.total),
+            ] {
+                let expected = number(&format!("{prefix}_{part}"));
+                assert!(
+                    (f64::from(value) - expected).abs() < 1e-6,
+                    "{} {prefix} {part}",
+                    case["id"]
+                );
+            }
+        }
     }
 }
 
@@ -94,13 +146,19 @@ fn a_score_is_the_weighted_sum() {
         overlong_penalty: 1.0,
         max_response_tokens: 100,
     };
-    let reward = score("<think>a</think>\\boxed{12}", "12", 95, &config);
+    let reward = score(
+        &Verifier::default(),
+        "<think>a</think>\\boxed{12}",
+        "12",
+        95,
+        &config,
+    );
     assert_eq!(
         (reward.accuracy, reward.format, reward.overlong),
         (1.0, 1.0, -0.5)
     );
     assert!((reward.total - 0.5).abs() < 1e-6);
-    let reward = score("\\boxed{13}", "12", 5, &config);
+    let reward = score(&Verifier::default(), "\\boxed{13}", "12", 5, &config);
     assert_eq!(
         (
             reward.total,

@@ -50,7 +50,7 @@ pub use learner_args::{LearnerArgs, Schedule};
 pub use load::{Program, load};
 pub use objective_args::ObjectiveArgs;
 pub use resolve::Resolved;
-pub use rollout_args::{Blank, Engine, Entropy, NewWeights, RolloutArgs};
+pub use rollout_args::{Blank, Engine, Entropy, FormatRule, NewWeights, RolloutArgs, VerifierMode};
 pub use run_args::RunArgs;
 pub use save::{FILE_NAME, save};
 pub use token_args::TokenArgs;

@@ -113,11 +113,30 @@ pub struct RolloutArgs {
     #[arg(long, value_enum, default_value_t = Entropy::Renormalised, help_heading = "Token signals")]
     pub entropy: Entropy,
 
+    /// What decides whether an answer is right. `robust` compares values; `compat` says what mathruler, EasyR1's grader, would
+    /// say, its errors included. The metrics hold how often they disagree
+    #[arg(long, value_enum, default_value_t = VerifierMode::Robust, help_heading = "Reward")]
+    pub verifier: VerifierMode,
+
+    /// A verifier of your own, run by sh: reads {"id", "response", "answer", "extracted"} and writes {"id", "accuracy"}, a JSON
+    /// line each. A response that it fails on counts as wrong, and it is started anew [default: none]
+    #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString, help_heading = "Reward")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verifier_command: Option<String>,
+
+    /// How long --verifier-command may take for one response, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = positive, help_heading = "Reward")]
+    pub verifier_timeout_s: f64,
+
+    /// The form that --format-weight pays for
+    #[arg(long, value_enum, default_value_t = FormatRule::EasyR1, help_heading = "Reward")]
+    pub format_rule: FormatRule,
+
     /// Share of a right answer in the reward
     #[arg(long, value_name = "W", default_value_t = 1.0, value_parser = non_negative, help_heading = "Reward")]
     pub accuracy_weight: f64,
 
-    /// Share of the form `<think>...</think> \boxed{}` in the reward; the field often takes 0.1 with accuracy 0.9
+    /// Share of the form of --format-rule in the reward; the field often takes 0.1 with accuracy 0.9
     #[arg(long, value_name = "W", default_value_t = 0.0, value_parser = non_negative, help_heading = "Reward")]
     pub format_weight: f64,
 
@@ -142,6 +161,28 @@ pub enum Engine {
     Cuda,
     /// ONNX Runtime's TensorRT provider
     Trt,
+}
+
+/// Whose judgement of an answer counts.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifierMode {
+    /// The same value in any form
+    Robust,
+    /// As mathruler 0.1
+    Compat,
+}
+
+/// What a well-formed response looks like.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormatRule {
+    /// `<think>...</think>...\boxed{}`, white space around < > / ignored
+    EasyR1,
+    /// The same to the letter
+    NoisyRollout,
+    /// `<think>...</think> <answer>...</answer>`; the answer is what stands in the tag
+    R1v,
 }
 
 /// What becomes of groups under way when new weights come.

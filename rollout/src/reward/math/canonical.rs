@@ -180,23 +180,21 @@ impl Value {
         Ok(left == right)
     }
 
-    /// Whether `self` differs from a constant `other` by at most 1e-6 of it.
-    pub(crate) fn is_near(&self, other: &Self) -> bool {
-        if let (Some(a), Some(b)) = (self.as_rational(), other.as_rational()) {
-            let million = BigRational::from(BigInt::from(1_000_000));
-            return !b.is_zero() && (a - &b).abs() * million <= b.abs();
-        }
-        let approximate = |value: &Self| {
-            let (top, size) = value.numerator.approximate()?;
-            let (bottom, bottom_size) = value.denominator.approximate()?;
-            // Where terms cancel, f64 says nothing.
-            let is_sound = top.abs() > 1e-6 * size && bottom.abs() > 1e-6 * bottom_size;
-            is_sound.then(|| top / bottom)
-        };
-        match (approximate(self), approximate(other)) {
-            (Some(a), Some(b)) => a.is_finite() && b.is_finite() && (a - b).abs() <= 1e-6 * b.abs(),
-            _ => false,
-        }
+    /// Whether a rational differs from a rational `other` by at most 1e-6 of it; `None` for other values.
+    pub(crate) fn is_near(&self, other: &Self) -> Option<bool> {
+        let (a, b) = (self.as_rational()?, other.as_rational()?);
+        let million = BigRational::from(BigInt::from(1_000_000));
+        Some(!b.is_zero() && (a - &b).abs() * million <= b.abs())
+    }
+
+    /// Whether it holds what has no rule, so that "different" may be said of equal values.
+    pub(crate) fn is_opaque(&self) -> bool {
+        let sums = [&self.numerator, &self.denominator];
+        sums.iter().any(|sum| {
+            sum.0
+                .keys()
+                .any(|monomial| monomial.keys().any(|atom| matches!(atom, Atom::Opaque(_))))
+        })
     }
 
     /// k, when `self` is k times `other` and k is rational.

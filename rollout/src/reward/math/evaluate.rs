@@ -173,7 +173,7 @@ fn trigonometric(function: Function, angle: &Value, fuel: &mut Fuel) -> Result<V
         .and_then(|twelfths| (twelfths.to_integer() % 24_i32).to_i64())
         .map(|k| k.rem_euclid(24));
     let known = match (twelfths, function) {
-        (None, _) => None,
+        (None, _) | (_, Function::Arcsin | Function::Arccos | Function::Arctan) => None,
         (Some(k), Function::Sin) => sine(k, fuel)?,
         (Some(k), Function::Cos) => sine(k + 6, fuel)?,
         (Some(k), Function::Tan) => match (sine(k, fuel)?, sine(k + 6, fuel)?) {

@@ -24,10 +24,13 @@ pub(crate) enum Expr {
     Absolute(Box<Self>),
 }
 
-/// Functions of an angle.
+/// Functions of an angle, and those that give one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     Sin,
     Cos,
     Tan,
+    Arcsin,
+    Arccos,
+    Arctan,
 }

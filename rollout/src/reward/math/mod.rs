@@ -5,6 +5,7 @@
 //! - `token`, `expr`, `parse`, `number`: an expression tree, with limits on its bytes, tokens and depth
 //! - `sum`, `canonical`: `sum of q * p1^e1 * ... * pi^k * x^n ...` over a denominator, exact; two values are equal when their cross products are
 //! - `evaluate`: tree to canonical form, paid for in fuel
+//! - `fixed`, `numeric`: what has no canonical form, to 384 bits at random points
 //! - `factor`: prime factors, for surds
 //! - `units`: cm, square feet, degrees
 
@@ -12,7 +13,9 @@ pub(super) mod canonical;
 pub(super) mod evaluate;
 pub(super) mod expr;
 pub(super) mod factor;
+pub(super) mod fixed;
 pub(super) mod number;
+pub(super) mod numeric;
 pub(super) mod parse;
 pub(super) mod sum;
 pub(super) mod text;
@@ -30,18 +33,44 @@ pub(super) enum Stop {
     Undefined,
 }
 
-/// What a comparison may cost: steps of some 100 ns.
+/// What a comparison may cost, in steps of some 100 ns, and the salt of its random points.
 #[derive(Debug)]
-pub(super) struct Fuel(u32);
+pub(super) struct Fuel {
+    steps: u32,
+    salt: u64,
+}
+
+/// Enough for any honest answer; some 10 ms.
+pub(super) const FUEL: u32 = 100_000;
 
 impl Fuel {
     pub(super) fn new() -> Self {
-        Self(100_000)
+        Self::salted(0)
+    }
+
+    pub(super) fn salted(salt: u64) -> Self {
+        Self { steps: FUEL, salt }
+    }
+
+    pub(super) fn salt(&self) -> u64 {
+        self.salt
+    }
+
+    pub(super) fn burnt(&self) -> u32 {
+        FUEL - self.steps
     }
 
     pub(super) fn burn(&mut self, steps: usize) -> Result<(), Stop> {
         let steps = u32::try_from(steps).map_err(|_| Stop::Limit)?;
-        self.0 = self.0.checked_sub(steps).ok_or(Stop::Limit)?;
-        Ok(())
+        match self.steps.checked_sub(steps) {
+            Some(rest) => {
+                self.steps = rest;
+                Ok(())
+            }
+            None => {
+                self.steps = 0;
+                Err(Stop::Limit)
+            }
+        }
     }
 }

@@ -43,6 +43,7 @@ impl Parser<'_> {
         let parts = self.whole_argument().zip(self.whole_argument());
         match parts {
             Some((numerator, denominator)) if is_proper(&numerator, &denominator) => {
+                self.literal_end = Some(self.position);
                 Some(numerator / denominator)
             }
             _ => {
@@ -141,6 +142,13 @@ impl Parser<'_> {
             num_traits::pow(ten.clone(), decimals.unwrap_or_default() as usize),
         );
         let mut is_integer = decimals.is_none();
+        if let Some(decimals) = decimals
+            && let Some(period) = self.period()
+        {
+            // 0.1\overline{6} = 0.1 + 6 / (10 * 9)
+            let scale = num_traits::pow(ten.clone(), decimals as usize);
+            value += period / BigRational::from(scale);
+        }
         if let Some((exponent, is_negative)) = self.exponent()? {
             let power = BigRational::from(num_traits::pow(ten, exponent as usize));
             value = if is_negative {
@@ -150,7 +158,39 @@ impl Parser<'_> {
             };
             is_integer = false;
         }
+        self.literal_end = Some(self.position);
         Ok(Literal { value, is_integer })
+    }
+
+    /// `\overline{63}` behind decimals: 63/99.
+    fn period(&mut self) -> Option<BigRational> {
+        if !self
+            .peek()
+            .is_some_and(|t| t.is_command(&["overline", "bar", "dot"]))
+        {
+            return None;
+        }
+        let start = self.position;
+        self.advance();
+        let before = self.position;
+        let period = self.whole_argument();
+        let num_tokens = self.position - before;
+        let is_braced = self.tokens.get(before).is_some_and(|t| t.is_mark('{'));
+        let num_digits = if is_braced {
+            num_tokens.saturating_sub(2)
+        } else {
+            num_tokens
+        };
+        match period {
+            Some(period) if num_digits > 0 => {
+                let nines = num_traits::pow(BigInt::from(10), num_digits) - 1;
+                Some(period / BigRational::from(nines))
+            }
+            _ => {
+                self.position = start;
+                None
+            }
+        }
     }
 
     /// A comma that three digits follow, and not four, behind one to three digits or such a group.

@@ -2,6 +2,7 @@
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
+use num_traits::ToPrimitive as _;
 
 use super::Stop;
 use super::expr::{Expr, Function};
@@ -17,6 +18,7 @@ pub(crate) fn parse(tokens: &[Token], thousands: bool) -> Result<Expr, Stop> {
         position: 0,
         depth: 0,
         thousands,
+        literal_end: None,
     };
     let expr = parser.sum()?;
     if parser.position == tokens.len() {
@@ -31,6 +33,8 @@ pub(super) struct Parser<'a> {
     pub(super) position: usize,
     depth: usize,
     pub(super) thousands: bool,
+    /// Where the last number ended, or the digit behind `^`.
+    pub(super) literal_end: Option<usize>,
 }
 
 impl<'a> Parser<'a> {
@@ -92,7 +96,8 @@ impl<'a> Parser<'a> {
         loop {
             let is_times = self
                 .peek()
-                .is_some_and(|t| t.is_mark('*') || t.is_command(&["cdot", "times", "ast"]));
+                .is_some_and(|t| t.is_mark('*') || t.is_command(&["cdot", "times", "ast"]))
+                || self.is_scientific_x();
             let is_over = self
                 .peek()
                 .is_some_and(|t| t.is_mark('/') || t.is_command(&["div"]));
@@ -119,21 +124,24 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// The letter of `3.2x10^5`.
+    fn is_scientific_x(&self) -> bool {
+        let is = |ahead: usize, kind: Kind| self.peek_at(ahead).is_some_and(|t| t.kind == kind);
+        self.follows_number()
+            && is(0, Kind::Letter('x'))
+            && is(1, Kind::Digit(1))
+            && is(2, Kind::Digit(0))
+            && is(3, Kind::Mark('^'))
+    }
+
     fn follows_number(&self) -> bool {
-        let before = self
-            .position
-            .checked_sub(1)
-            .and_then(|position| self.tokens.get(position));
-        before.is_some_and(|token| matches!(token.kind, Kind::Digit(_) | Kind::Mark('.')))
+        self.literal_end == Some(self.position)
     }
 
     fn starts_factor(&self) -> bool {
         self.peek().is_some_and(|token| match &token.kind {
             Kind::Digit(_) | Kind::Letter(_) | Kind::Mark('(' | '{' | '√') => true,
-            Kind::Word(word) => matches!(
-                word.as_str(),
-                "sqrt" | "pi" | "sin" | "cos" | "tan" | "log" | "ln"
-            ),
+            Kind::Word(word) => matches!(word.as_str(), "sqrt" | "pi") || is_function(word),
             Kind::Command(name) => is_value_command(name),
             Kind::Mark(_) | Kind::Row => false,
         })
@@ -170,6 +178,9 @@ impl<'a> Parser<'a> {
             self.advance();
             return Ok(Expr::Degrees(Box::new(base)));
         }
+        if self.take_mark('!') {
+            return factorial(&base).map(Expr::Number);
+        }
         if !self.take_mark('^') {
             return Ok(base);
         }
@@ -189,9 +200,15 @@ impl<'a> Parser<'a> {
             let exponent = self.sum()?;
             self.expect(')')?;
             exponent
+        } else if self.peek().is_some_and(|t| t.is_mark('-')) {
+            // `x^-2` means one thing only.
+            self.advance();
+            Expr::Negative(Box::new(self.argument()?))
         } else {
             self.argument()?
         };
+        // `2^10` is a slip: TeX would print the 0 on the line.
+        self.literal_end = Some(self.position);
         Ok(Expr::Power(Box::new(base), Box::new(exponent)))
     }
 
@@ -204,6 +221,7 @@ impl<'a> Parser<'a> {
             }
             Some(Kind::Mark('{') | Kind::Letter(_) | Kind::Command(_)) => self.primary(),
             Some(Kind::Word(word)) if word == "pi" => self.primary(),
+            Some(Kind::Mark('√')) => self.primary(),
             _ => Err(Stop::Syntax),
         }
     }
@@ -218,7 +236,8 @@ impl<'a> Parser<'a> {
             Kind::Digit(_) | Kind::Mark('.') => self.number()?,
             Kind::Letter(letter) => {
                 self.advance();
-                Expr::Variable(letter.to_string())
+                let name = letter.to_string();
+                Expr::Variable(self.subscripted(name)?)
             }
             Kind::Mark('(') => self.group('(', ')')?,
             Kind::Mark('{') => self.braces()?,
@@ -232,7 +251,8 @@ impl<'a> Parser<'a> {
                 self.advance();
                 match word.as_str() {
                     "pi" => Expr::Pi,
-                    "sqrt" => Expr::Root(Box::new(self.group('(', ')')?), Box::new(two())),
+                    "sqrt" => Expr::Root(Box::new(self.plain_argument()?), Box::new(two())),
+                    "infinity" => Expr::Variable("\\infty".to_owned()),
                     name => self.function(name)?,
                 }
             }
@@ -244,6 +264,45 @@ impl<'a> Parser<'a> {
         };
         self.depth -= 1;
         Ok(value)
+    }
+
+    /// `x_1`, `x_{12}`, `x_A`
+    fn subscripted(&mut self, mut name: String) -> Result<String, Stop> {
+        if !self.take_mark('_') {
+            return Ok(name);
+        }
+        let is_group = self.take_mark('{');
+        let start = name.len();
+        while let Some(token) = self.peek() {
+            match &token.kind {
+                Kind::Digit(digit) => name.push(char::from(b'0' + digit)),
+                Kind::Letter(letter) => name.push(*letter),
+                Kind::Word(word) => name.push_str(word),
+                _ => break,
+            }
+            self.advance();
+            if !is_group {
+                break;
+            }
+        }
+        if name.len() == start {
+            return Err(Stop::Syntax);
+        }
+        name.insert(start, '_');
+        if is_group {
+            self.expect('}')?;
+        }
+        Ok(name)
+    }
+
+    /// What `sqrt` takes in plain text: `(5)`, `{5}`, `13`.
+    fn plain_argument(&mut self) -> Result<Expr, Stop> {
+        match self.peek().map(|token| &token.kind) {
+            Some(Kind::Mark('(')) => self.group('(', ')'),
+            Some(Kind::Mark('{')) => self.braces(),
+            Some(Kind::Digit(_)) => self.number(),
+            _ => Err(Stop::Syntax),
+        }
     }
 
     fn group(&mut self, open: char, close: char) -> Result<Expr, Stop> {
@@ -289,9 +348,27 @@ impl<'a> Parser<'a> {
                 };
                 Ok(Expr::Root(Box::new(radicand), Box::new(index)))
             }
+            "cbrt" => {
+                let radicand = if self
+                    .peek()
+                    .is_some_and(|t| matches!(t.kind, Kind::Digit(_)))
+                {
+                    self.number()?
+                } else {
+                    self.primary()?
+                };
+                let three = Expr::Number(BigRational::from(BigInt::from(3)));
+                Ok(Expr::Root(Box::new(radicand), Box::new(three)))
+            }
+            "binom" | "dbinom" | "tbinom" => {
+                let (n, k) = (self.argument()?, self.argument()?);
+                binomial(&n, &k).map(Expr::Number)
+            }
             "angle" => self.angle(),
+            "emptyset" | "varnothing" => Ok(Expr::Variable("\\emptyset".to_owned())),
             name if GREEK.contains(&name) || name == "infty" => {
-                Ok(Expr::Variable(format!("\\{name}")))
+                let name = format!("\\{name}");
+                Ok(Expr::Variable(self.subscripted(name)?))
             }
             name => self.function(name),
         }
@@ -315,35 +392,63 @@ impl<'a> Parser<'a> {
     }
 
     fn function(&mut self, name: &str) -> Result<Expr, Stop> {
-        let function = match name {
-            "sin" => Function::Sin,
-            "cos" => Function::Cos,
-            "tan" => Function::Tan,
-            "log" | "ln" => {
-                let base = if self.take_mark('_') {
-                    Some(Box::new(self.argument()?))
-                } else {
-                    None
-                };
-                let base = if name == "ln" {
-                    Some(Box::new(Expr::Variable("e".to_owned())))
-                } else {
-                    base
-                };
-                return Ok(Expr::Logarithm(base, Box::new(self.operand()?)));
+        let (mut function, is_reciprocal) = match name {
+            "sin" => (Function::Sin, false),
+            "cos" => (Function::Cos, false),
+            "tan" => (Function::Tan, false),
+            "csc" => (Function::Sin, true),
+            "sec" => (Function::Cos, true),
+            "cot" => (Function::Tan, true),
+            "arcsin" => (Function::Arcsin, false),
+            "arccos" => (Function::Arccos, false),
+            "arctan" => (Function::Arctan, false),
+            "exp" => {
+                let e = Expr::Variable("e".to_owned());
+                return Ok(Expr::Power(Box::new(e), Box::new(self.operand()?)));
             }
+            "log" | "ln" | "lg" => return self.logarithm(name),
             _ => return Err(Stop::Syntax),
         };
-        let exponent = if self.take_mark('^') {
-            Some(self.argument()?)
+        let mut exponent = if self.take_mark('^') {
+            Some(if self.take_mark('-') {
+                Expr::Negative(Box::new(self.argument()?))
+            } else {
+                self.argument()?
+            })
         } else {
             None
         };
-        let value = Expr::Function(function, Box::new(self.operand()?));
+        // `\sin^{-1}` is the inverse function.
+        if exponent.as_ref().is_some_and(is_minus_one) && !is_reciprocal {
+            function = match function {
+                Function::Sin => Function::Arcsin,
+                Function::Cos => Function::Arccos,
+                Function::Tan => Function::Arctan,
+                _ => return Err(Stop::Syntax),
+            };
+            exponent = None;
+        }
+        let mut value = Expr::Function(function, Box::new(self.operand()?));
+        if is_reciprocal {
+            let one = Expr::Number(BigRational::from(BigInt::from(1)));
+            value = Expr::Quotient(Box::new(one), Box::new(value));
+        }
         Ok(match exponent {
             Some(exponent) => Expr::Power(Box::new(value), Box::new(exponent)),
             None => value,
         })
+    }
+
+    fn logarithm(&mut self, name: &str) -> Result<Expr, Stop> {
+        let ten = || Expr::Number(BigRational::from(BigInt::from(10)));
+        let base = match name {
+            "ln" => Some(Expr::Variable("e".to_owned())),
+            "lg" => Some(ten()),
+            _ if self.take_mark('_') => Some(self.argument()?),
+            _ => None,
+        };
+        let base = base.map(Box::new);
+        Ok(Expr::Logarithm(base, Box::new(self.operand()?)))
     }
 
     /// What a function is applied to: `(...)`, or factors up to the next sign or function.
@@ -368,10 +473,49 @@ impl<'a> Parser<'a> {
     }
 
     fn starts_function(&self) -> bool {
-        const NAMES: [&str; 5] = ["sin", "cos", "tan", "log", "ln"];
         self.peek()
-            .is_some_and(|token| token.is_command(&NAMES) || token.is_word(&NAMES))
+            .is_some_and(|token| token.is_command(&FUNCTIONS) || token.is_word(&FUNCTIONS))
     }
+}
+
+const FUNCTIONS: [&str; 13] = [
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "lg",
+    "exp",
+];
+
+fn is_function(name: &str) -> bool {
+    FUNCTIONS.contains(&name)
+}
+
+/// A small whole number.
+fn small(expr: &Expr, max: u32) -> Result<u32, Stop> {
+    match expr {
+        Expr::Number(number) if number.is_integer() => number
+            .to_integer()
+            .to_u32()
+            .filter(|n| *n <= max)
+            .ok_or(Stop::Limit),
+        _ => Err(Stop::Syntax),
+    }
+}
+
+fn factorial(expr: &Expr) -> Result<BigRational, Stop> {
+    let n = small(expr, 300)?;
+    let product = (1..=n).fold(BigInt::from(1), |product, k| product * k);
+    Ok(BigRational::from(product))
+}
+
+fn binomial(n: &Expr, k: &Expr) -> Result<BigRational, Stop> {
+    let (n, k) = (small(n, 1000)?, small(k, 1000)?);
+    if k > n {
+        return Ok(BigRational::from(BigInt::from(0)));
+    }
+    let value = (0..k.min(n - k)).fold(BigInt::from(1), |value, i| value * (n - i) / (i + 1));
+    Ok(BigRational::from(value))
+}
+
+fn is_minus_one(expr: &Expr) -> bool {
+    matches!(expr, Expr::Negative(inner) if small(inner, 1) == Ok(1))
 }
 
 fn times(left: Expr, right: Expr) -> Expr {
@@ -389,11 +533,23 @@ fn two() -> Expr {
 }
 
 fn is_value_command(name: &str) -> bool {
-    const VALUES: [&str; 13] = [
-        "pi", "frac", "dfrac", "tfrac", "cfrac", "sqrt", "sin", "cos", "tan", "log", "ln", "angle",
+    const VALUES: [&str; 14] = [
+        "pi",
+        "frac",
+        "dfrac",
+        "tfrac",
+        "cfrac",
+        "sqrt",
+        "cbrt",
+        "binom",
+        "dbinom",
+        "tbinom",
+        "angle",
         "infty",
+        "emptyset",
+        "varnothing",
     ];
-    VALUES.contains(&name) || GREEK.contains(&name)
+    VALUES.contains(&name) || is_function(name) || GREEK.contains(&name)
 }
 
 pub(crate) const GREEK: [&str; 16] = [

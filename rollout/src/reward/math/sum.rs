@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use num_bigint::BigInt;
 use num_rational::{BigRational, Rational64};
-use num_traits::{One as _, ToPrimitive as _, Zero as _};
+use num_traits::{One as _, Zero as _};
 
 use super::{Fuel, Stop};
 
@@ -96,25 +96,6 @@ impl Sum {
             }
         }
         Ok(product)
-    }
-
-    /// Approximate value and the sum of its terms' sizes; constants only.
-    pub(super) fn approximate(&self) -> Option<(f64, f64)> {
-        let (mut value, mut size) = (0.0, 0.0);
-        for (monomial, coefficient) in &self.0 {
-            let mut term = coefficient.to_f64()?;
-            for (atom, exponent) in monomial {
-                let base = match atom {
-                    Atom::Prime(prime) => prime.to_f64()?,
-                    Atom::Pi => std::f64::consts::PI,
-                    Atom::Variable(_) | Atom::Opaque(_) => return None,
-                };
-                term *= base.powf(exponent.to_f64()?);
-            }
-            value += term;
-            size += term.abs();
-        }
-        Some((value, size))
     }
 }
 

@@ -4,7 +4,7 @@
 pub(crate) const MAX_BYTES: usize = 2048;
 
 /// Commands that only place or decorate what follows.
-const IGNORED: [&str; 16] = [
+const IGNORED: [&str; 29] = [
     "left",
     "right",
     "displaystyle",
@@ -18,9 +18,22 @@ const IGNORED: [&str; 16] = [
     "Bigr",
     "bigg",
     "Bigg",
-    "phantom",
     "nolimits",
     "rm",
+    "bf",
+    "it",
+    "large",
+    "Large",
+    "LARGE",
+    "huge",
+    "small",
+    "tiny",
+    "normalsize",
+    "middle",
+    "biggl",
+    "biggr",
+    "Biggl",
+    "Biggr",
 ];
 
 /// Folds characters, drops `$`, `\left`, spacing commands; joins digits over `{,}`, `\!` and `\,`. `None` for what is too
@@ -33,9 +46,13 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
     for c in answer.trim_matches(is_invisible).chars() {
         fold(c, &mut folded)?;
     }
-    let folded = folded.replace("{,}", ",").replace("**", "");
+    let folded = folded
+        .replace("{,}", ",")
+        .replace("**", "")
+        .replace(".}", "}");
     let mut out = String::with_capacity(folded.len());
     let mut rest = folded.as_str();
+    let mut is_money = false;
     while let Some(position) = rest.find(['\\', '$', '~']) {
         let (before, mark_on) = rest.split_at(position);
         out.push_str(before);
@@ -73,24 +90,51 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
                 }
             }
             Some(';' | ':' | ' ' | '(' | ')' | '[' | ']' | '>') => out.push(' '),
-            Some('$') => out.push(' '),
+            // `\\$5` is 5 dollars; a bare `$` opens a formula.
+            Some('$') => {
+                is_money |= out.trim().is_empty();
+                out.push(' ');
+            }
             Some('%') => out.push('%'),
             Some(other) => {
                 out.push('\\');
                 out.push(other);
             }
-            None => return None,
+            // `12\\ ` with its space cut off.
+            None => {}
         }
     }
     out.push_str(rest);
-    let trimmed = out.trim();
+    let answer = trim_ends(&out);
     Some(
-        trimmed
-            .strip_suffix('.')
-            .unwrap_or(trimmed)
-            .trim()
-            .to_owned(),
+        if is_money && answer.ends_with(|c: char| c.is_ascii_digit()) {
+            format!("{answer} dollars")
+        } else {
+            answer.to_owned()
+        },
     )
+}
+
+/// Without the marks that end a sentence or begin an equation.
+fn trim_ends(text: &str) -> &str {
+    let mut text = text.trim();
+    // An ellipsis leaves something out.
+    if text.ends_with("..") {
+        return text;
+    }
+    loop {
+        let shorter = text
+            .strip_suffix("\\\\")
+            .or_else(|| text.strip_suffix(['.', ',', ';', ':']))
+            .or_else(|| text.strip_prefix(['=', ':']))
+            .unwrap_or(text)
+            .trim();
+        // `\,` and the like end no sentence.
+        if shorter.len() == text.len() || shorter.ends_with('\\') {
+            return text;
+        }
+        text = shorter;
+    }
 }
 
 fn starts_with_three_digits(text: &str) -> bool {
@@ -111,16 +155,54 @@ fn fold(c: char, out: &mut String) -> Option<()> {
         '·' | '⋅' | '∙' => out.push_str("\\cdot "),
         '÷' => out.push('/'),
         'π' => out.push_str("\\pi "),
-        '°' | 'º' => out.push_str("\\degree "),
-        '²' => out.push_str("^{2}"),
-        '³' => out.push_str("^{3}"),
+        '°' | 'º' | '˚' | '∘' => out.push_str("\\degree "),
+        '℃' => out.push_str("\\degree C"),
+        '℉' => out.push_str("\\degree F"),
+        '⁻' => out.push_str("^{-"),
+        c if superscript(c).is_some() => {
+            let digit = superscript(c)?;
+            // `x¹²` and `x⁻²` are one exponent each.
+            match (out.ends_with("^{-"), out.strip_suffix('}').map(str::len)) {
+                (true, _) => {}
+                (false, Some(end)) if is_exponent(out) => out.truncate(end),
+                _ => out.push_str("^{"),
+            }
+            out.extend([digit, '}']);
+        }
+        '₀'..='₉' => out.extend(['_', char::from_u32(u32::from(c) - 0x2080 + 0x30)?]),
+        '∛' => out.push_str("\\cbrt "),
+        '⁄' | '∕' => out.push('/'),
+        '⅕' => out.push_str("\\frac{1}{5}"),
+        '⅖' => out.push_str("\\frac{2}{5}"),
+        '⅗' => out.push_str("\\frac{3}{5}"),
+        '⅘' => out.push_str("\\frac{4}{5}"),
+        '⅙' => out.push_str("\\frac{1}{6}"),
+        '⅚' => out.push_str("\\frac{5}{6}"),
+        '⅛' => out.push_str("\\frac{1}{8}"),
+        '⅜' => out.push_str("\\frac{3}{8}"),
+        '⅝' => out.push_str("\\frac{5}{8}"),
+        '⅞' => out.push_str("\\frac{7}{8}"),
+        'α' => out.push_str("\\alpha "),
+        'β' => out.push_str("\\beta "),
+        'γ' => out.push_str("\\gamma "),
+        'δ' => out.push_str("\\delta "),
+        'θ' => out.push_str("\\theta "),
+        'λ' => out.push_str("\\lambda "),
+        'μ' => out.push_str("\\mu "),
+        'φ' | 'ϕ' => out.push_str("\\phi "),
+        'ω' => out.push_str("\\omega "),
+        '∪' => out.push_str("\\cup "),
+        '∈' => out.push_str("\\in "),
+        '∅' => out.push_str("\\emptyset "),
+        '△' => out.push_str("\\triangle "),
+        '“' | '”' => out.push('"'),
         '½' => out.push_str("\\frac{1}{2}"),
         '⅓' => out.push_str("\\frac{1}{3}"),
         '⅔' => out.push_str("\\frac{2}{3}"),
         '¼' => out.push_str("\\frac{1}{4}"),
         '¾' => out.push_str("\\frac{3}{4}"),
-        '≤' => out.push_str("\\le "),
-        '≥' => out.push_str("\\ge "),
+        '≤' | '⩽' | '≦' => out.push_str("\\le "),
+        '≥' | '⩾' | '≧' => out.push_str("\\ge "),
         '≠' => out.push_str("\\ne "),
         '≈' => out.push_str("\\approx "),
         '∞' => out.push_str("\\infty "),
@@ -134,6 +216,30 @@ fn fold(c: char, out: &mut String) -> Option<()> {
         c => out.push(c),
     }
     Some(())
+}
+
+fn superscript(c: char) -> Option<char> {
+    Some(match c {
+        '⁰' => '0',
+        '¹' => '1',
+        '²' => '2',
+        '³' => '3',
+        '⁴' => '4',
+        '⁵' => '5',
+        '⁶' => '6',
+        '⁷' => '7',
+        '⁸' => '8',
+        '⁹' => '9',
+        _ => return None,
+    })
+}
+
+/// Whether an exponent that came from superscripts ends here.
+fn is_exponent(out: &str) -> bool {
+    let digits = out
+        .strip_suffix('}')
+        .map(|rest| rest.trim_end_matches(|c: char| c.is_ascii_digit()));
+    digits.is_some_and(|rest| rest.ends_with("^{") || rest.ends_with("^{-"))
 }
 
 /// The answer as words: wrappers, braces and marks gone, lower case, single spaces.
@@ -174,7 +280,7 @@ pub(crate) fn words(normalised: &str) -> String {
 }
 
 /// Commands whose argument is text.
-pub(crate) const WRAPPERS: [&str; 14] = [
+pub(crate) const WRAPPERS: [&str; 21] = [
     "text",
     "textbf",
     "textit",
@@ -189,4 +295,11 @@ pub(crate) const WRAPPERS: [&str; 14] = [
     "hbox",
     "operatorname",
     "emph",
+    "textnormal",
+    "textup",
+    "boldsymbol",
+    "bm",
+    "bold",
+    "underline",
+    "mathnormal",
 ];

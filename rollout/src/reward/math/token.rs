@@ -46,8 +46,35 @@ impl Token {
     }
 }
 
-const WORDS: [&str; 12] = [
-    "sqrt", "pi", "sin", "cos", "tan", "log", "ln", "and", "or", "percent", "square", "cubic",
+const WORDS: [&str; 28] = [
+    "sqrt",
+    "pi",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "arcsin",
+    "arccos",
+    "arctan",
+    "log",
+    "ln",
+    "lg",
+    "exp",
+    "and",
+    "or",
+    "percent",
+    "square",
+    "sq",
+    "cubic",
+    "cu",
+    "per",
+    "squared",
+    "cubed",
+    "celsius",
+    "fahrenheit",
+    "infinity",
 ];
 
 pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
@@ -97,7 +124,19 @@ pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
                     is_spaced = true;
                     continue;
                 } else {
-                    push(Kind::Command(name.to_owned()));
+                    push(match name {
+                        "langle" => Kind::Mark('('),
+                        "rangle" => Kind::Mark(')'),
+                        "lbrack" => Kind::Mark('['),
+                        "rbrack" => Kind::Mark(']'),
+                        "lvert" | "rvert" | "vert" | "mid" => Kind::Mark('|'),
+                        "lbrace" => Kind::Command("{".to_owned()),
+                        "rbrace" => Kind::Command("}".to_owned()),
+                        "colon" => Kind::Mark(':'),
+                        "land" | "wedge" => Kind::Word("and".to_owned()),
+                        "lor" | "vee" => Kind::Word("or".to_owned()),
+                        name => Kind::Command(name.to_owned()),
+                    });
                     rest = behind;
                 }
             }
@@ -145,5 +184,9 @@ pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
         }
         is_spaced = false;
     }
-    Ok(tokens)
+    if text_depths.is_empty() {
+        Ok(tokens)
+    } else {
+        Err(Stop::Syntax)
+    }
 }

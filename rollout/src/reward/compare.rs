@@ -1,0 +1,318 @@
+//! Two answers that were read: are they the same.
+
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{Signed as _, Zero as _};
+
+use super::answer::{Answer, Quantity, Relation};
+use super::math::canonical::Value;
+use super::math::expr::Expr;
+use super::math::numeric::{is_near, same_function};
+use super::math::sum::Atom;
+use super::math::units::{ANGLE, Suffix};
+use super::math::{Fuel, Stop};
+
+/// Whether the prediction says what the gold answer says; the gold answer's kind leads.
+pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
+    match (prediction, gold) {
+        (Answer::Forms(forms), g) => {
+            for form in forms {
+                if same(form, g, fuel)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        (p, Answer::Forms(forms)) => {
+            for form in forms {
+                if same(p, form, fuel)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        (Answer::Quantity(p), Answer::Quantity(g)) => same_quantity(p, g, fuel),
+        (
+            Answer::Named { .. } | Answer::Relation(_),
+            Answer::Named { .. } | Answer::Relation(_),
+        ) => same_statement(prediction, gold, fuel),
+        (Answer::Named { content, .. }, g) => same(content, g, fuel),
+        // `\frac{AB}{CD} = 4` is a statement, not 4.
+        (
+            p,
+            Answer::Named {
+                content,
+                is_compound: false,
+                ..
+            },
+        ) => same(p, content, fuel),
+        (Answer::Relation(p), g @ Answer::Group { .. }) => {
+            p.interval(fuel)?.map_or(Ok(false), |p| same(&p, g, fuel))
+        }
+        (p @ Answer::Group { .. }, Answer::Relation(g)) => {
+            g.interval(fuel)?.map_or(Ok(false), |g| same(p, &g, fuel))
+        }
+        (
+            Answer::Group {
+                open: a,
+                close: b,
+                items: p,
+            },
+            Answer::Group {
+                open: c,
+                close: d,
+                items: g,
+            },
+        ) => Ok((a, b) == (c, d) && same_in_order(p, g, fuel)?),
+        (Answer::Matrix(p), Answer::Matrix(g)) => {
+            let mut is_same = p.len() == g.len();
+            for (p, g) in p.iter().zip(g) {
+                is_same = is_same && same_in_order(p, g, fuel)?;
+            }
+            Ok(is_same)
+        }
+        (Answer::Ratio(p), Answer::Ratio(g)) => same_ratio(p, g, fuel),
+        (Answer::List { items: p, .. }, Answer::List { items: g, .. }) => {
+            // `x=3, y=5` gives the order of `3, 5`.
+            if names_differ(p) != names_differ(g) {
+                same_in_order(p, g, fuel)
+            } else {
+                same_in_any_order(p, g, fuel)
+            }
+        }
+        (Answer::List { items, .. }, g) => match items.as_slice() {
+            [only] => same(only, g, fuel),
+            _ => Ok(false),
+        },
+        _ => Ok(false),
+    }
+}
+
+/// Equations, inequalities and `x \in (1, 3)`.
+fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
+    match (prediction, gold) {
+        (
+            Answer::Named {
+                name: p,
+                content: a,
+                ..
+            },
+            Answer::Named {
+                name: g,
+                content: b,
+                ..
+            },
+        ) if p == g => return same(a, b, fuel),
+        (
+            Answer::Relation(relation),
+            Answer::Named {
+                name,
+                content,
+                equation: None,
+                ..
+            },
+        ) => {
+            let bounds = relation
+                .bounds(fuel)?
+                .filter(|(atom, _)| is_named(atom, name));
+            return bounds.map_or(Ok(false), |(_, interval)| same(&interval, content, fuel));
+        }
+        (
+            Answer::Named {
+                name,
+                content,
+                equation: None,
+                ..
+            },
+            Answer::Relation(relation),
+        ) => {
+            let bounds = relation
+                .bounds(fuel)?
+                .filter(|(atom, _)| is_named(atom, name));
+            return bounds.map_or(Ok(false), |(_, interval)| same(content, &interval, fuel));
+        }
+        _ => {}
+    }
+    match (prediction.as_relation(), gold.as_relation()) {
+        (Some(p), Some(g)) => same_relation(p, g, fuel),
+        _ => Ok(false),
+    }
+}
+
+fn is_named(atom: &Atom, name: &str) -> bool {
+    matches!(atom, Atom::Variable(variable) if variable.trim_start_matches('\\') == name)
+}
+
+/// Whether a list says of at least two things what each is.
+fn names_differ(items: &[Answer]) -> bool {
+    let mut names = items.iter().filter_map(|item| match item {
+        Answer::Named { name, .. } => Some(name),
+        _ => None,
+    });
+    match names.next() {
+        Some(first) => names.any(|name| name != first),
+        None => false,
+    }
+}
+
+fn same_in_order(p: &[Answer], g: &[Answer], fuel: &mut Fuel) -> Result<bool, Stop> {
+    if p.len() != g.len() {
+        return Ok(false);
+    }
+    for (p, g) in p.iter().zip(g) {
+        if !same(p, g, fuel)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Every item of each side has its own partner on the other.
+fn same_in_any_order(p: &[Answer], g: &[Answer], fuel: &mut Fuel) -> Result<bool, Stop> {
+    if p.len() != g.len() {
+        return Ok(false);
+    }
+    let mut free: Vec<&Answer> = p.iter().collect();
+    for gold in g {
+        let mut found = None;
+        for (index, candidate) in free.iter().enumerate() {
+            if same(candidate, gold, fuel)? {
+                found = Some(index);
+                break;
+            }
+        }
+        match found {
+            Some(index) => free.swap_remove(index),
+            None => return Ok(false),
+        };
+    }
+    Ok(true)
+}
+
+/// `6:8:10` is `3:4:5`.
+fn same_ratio(p: &[Value], g: &[Value], fuel: &mut Fuel) -> Result<bool, Stop> {
+    let (Some(p_first), Some(g_first)) = (p.first(), g.first()) else {
+        return Ok(false);
+    };
+    if p.len() != g.len() || p.iter().chain(g).any(Value::is_zero) {
+        return Ok(false);
+    }
+    for (p, g) in p.iter().zip(g) {
+        let (left, right) = (p.multiply(g_first, fuel)?, g.multiply(p_first, fuel)?);
+        if !left.equals(&right, fuel)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Values, with their units when both have one.
+pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
+    let hundredth = BigRational::new(BigInt::from(1), BigInt::from(100));
+    match (&p.suffix, &g.suffix) {
+        (Some(Suffix::Unit(Some(a))), Some(Suffix::Unit(Some(b)))) => {
+            if a.dimension != b.dimension {
+                return Ok(false);
+            }
+            let (p, g) = (p.times(&a.scale, fuel)?, g.times(&b.scale, fuel)?);
+            same_value(&p, &g, fuel)
+        }
+        (Some(Suffix::Percent), Some(Suffix::Unit(_)))
+        | (Some(Suffix::Unit(_)), Some(Suffix::Percent)) => Ok(false),
+        // 50\% is 50 and 0.5.
+        (Some(Suffix::Percent), None) => {
+            Ok(same_value(p, g, fuel)? || same_value(&p.times(&hundredth, fuel)?, g, fuel)?)
+        }
+        (None, Some(Suffix::Percent)) => {
+            Ok(same_value(p, g, fuel)? || same_value(p, &g.times(&hundredth, fuel)?, fuel)?)
+        }
+        _ => Ok(same_value(p, g, fuel)? || same_angle(p, g) || same_angle(g, p)),
+    }
+}
+
+/// `30^\circ` is `\frac{\pi}{6}`.
+fn same_angle(degrees: &Quantity, radians: &Quantity) -> bool {
+    let is_degrees =
+        matches!(&degrees.suffix, Some(Suffix::Unit(Some(unit))) if unit.dimension[ANGLE] == 1);
+    let is_radians = matches!(radians.suffix, None | Some(Suffix::Unit(None)));
+    if !is_degrees || !is_radians {
+        return false;
+    }
+    let (Ok(degrees), Ok(radians)) = (&degrees.value, &radians.value) else {
+        return false;
+    };
+    let of_pi = radians.as_multiple_of_pi().filter(|part| !part.is_zero());
+    let straight = BigRational::from(BigInt::from(180));
+    of_pi.is_some() && of_pi.map(|part| part * straight) == degrees.as_rational()
+}
+
+/// Exactly, by canonical form where that decides, else by value; a long decimal may be off by a millionth.
+fn same_value(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
+    let by_form = match (&p.value, &g.value) {
+        (Ok(a), Ok(b)) => match a.equals(b, fuel) {
+            Ok(true) => return Ok(true),
+            // Sums of surds and powers of pi are the same only when they look the same.
+            Ok(false) if !a.is_opaque() && !b.is_opaque() => Some(false),
+            Ok(false) | Err(_) => None,
+        },
+        _ => None,
+    };
+    let is_decimal = p.is_long_decimal || g.is_long_decimal;
+    if by_form == Some(false) && !is_decimal {
+        return Ok(false);
+    }
+    let (Some(a), Some(b)) = (&p.expr, &g.expr) else {
+        return Ok(false);
+    };
+    if is_decimal {
+        let by_ratio = match (&p.value, &g.value) {
+            (Ok(a), Ok(b)) => a.is_near(b),
+            _ => None,
+        };
+        return by_ratio.map_or_else(|| is_near(a, b, fuel), Ok);
+    }
+    same_function(a, b, fuel)
+}
+
+/// Whether `rounded` is `exact` to the digits that it shows, cut or rounded.
+pub(super) fn is_rounding(
+    rounded: &Quantity,
+    exact: &Quantity,
+    fuel: &mut Fuel,
+) -> Result<bool, Stop> {
+    let Some(decimals) = rounded.decimals else {
+        return same_quantity(rounded, exact, fuel);
+    };
+    let (Some(exact), Some(rounded)) = (&exact.expr, &rounded.expr) else {
+        return Ok(false);
+    };
+    // |exact - rounded| <= 10^-decimals, as |x + 1 - 1| against 1: scaled so that a millionth is the last digit.
+    let unit = BigRational::new(
+        BigInt::from(1),
+        num_traits::pow(BigInt::from(10), decimals as usize),
+    );
+    let million = BigRational::from(BigInt::from(1_000_000));
+    let base = Expr::Number(unit * million);
+    let shifted = Expr::Sum(vec![
+        base.clone(),
+        exact.clone(),
+        Expr::Negative(Box::new(rounded.clone())),
+    ]);
+    is_near(&shifted, &base, fuel)
+}
+
+/// The same up to a factor; but for a solution only another one will do.
+fn same_relation(p: &Relation, g: &Relation, fuel: &mut Fuel) -> Result<bool, Stop> {
+    if g.is_solved && !p.is_solved {
+        return Ok(false);
+    }
+    let Some(ratio) = p.difference.ratio_to(&g.difference, fuel)? else {
+        return Ok(false);
+    };
+    let sign = if ratio.is_negative() {
+        p.sign.flipped()
+    } else {
+        p.sign
+    };
+    Ok(sign == g.sign)
+}

@@ -1,0 +1,109 @@
+//! Answers in words.
+
+use super::math::units::is_unit_word;
+
+/// Words rather than a formula. `words` is in lower case.
+pub(super) fn is_text(words: &str) -> bool {
+    const SHORT: [&str; 5] = ["yes", "no", "true", "false", "none"];
+    const MATH: [&str; 23] = [
+        "sqrt",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "log",
+        "exp",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "percent",
+        "square",
+        "cubic",
+        "and",
+        "infinity",
+        "per",
+        "squared",
+        "cubed",
+        "celsius",
+        "fahrenheit",
+        "units",
+    ];
+    let is_plain = words
+        .chars()
+        .all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\'' | ','));
+    let is_word =
+        |word: &str| SHORT.contains(&word) || (word.chars().count() > 2 && !MATH.contains(&word));
+    is_plain && words.split([' ', '-', ',']).any(is_word)
+}
+
+/// The same words, articles and hyphens apart.
+pub(super) fn same_phrase(prediction: &str, gold: &str) -> bool {
+    let plain = |text: &str| {
+        let mut words: Vec<String> = text
+            .split(|c: char| c.is_whitespace() || matches!(c, '-' | ','))
+            .map(|word| {
+                word.trim_matches(['"', '\'', '`', '.', '!', ';', ':'])
+                    .to_owned()
+            })
+            .filter(|word| !word.is_empty())
+            .collect();
+        // `A B C` is `ABC`.
+        if words.len() > 1 && words.iter().all(|word| word.chars().count() == 1) {
+            words = vec![words.concat()];
+        }
+        if words.len() > 1 && matches!(words.first().map(String::as_str), Some("a" | "an" | "the"))
+        {
+            words.remove(0);
+        }
+        words
+    };
+    let (prediction, gold) = (plain(prediction), plain(gold));
+    !gold.is_empty() && prediction == gold
+}
+
+/// `5 apples`, `5 \text{ apples}`: the value, and a noun that is no unit, in the singular and lower case.
+pub(super) fn split_noun(answer: &str) -> (&str, Option<String>) {
+    // Words that change the number before them.
+    const SCALES: [&str; 18] = [
+        "dozen", "hundred", "thousand", "million", "billion", "trillion", "percent", "half",
+        "halve", "third", "quarter", "pair", "squared", "cubed", "root", "infinity", "time",
+        "score",
+    ];
+    let whole = (answer, None);
+    let inner = answer.trim_end();
+    let (inner, is_wrapped) = match inner.strip_suffix('}') {
+        Some(rest) => (rest, true),
+        None => (inner, false),
+    };
+    let start = inner
+        .trim_end_matches(|c: char| c.is_ascii_alphabetic())
+        .len();
+    let (before, noun) = inner.split_at(start);
+    let value = if is_wrapped {
+        match before
+            .trim_end()
+            .strip_suffix("\\text{")
+            .or_else(|| before.trim_end().strip_suffix("\\mathrm{"))
+        {
+            Some(value) => value,
+            None => return whole,
+        }
+    } else if before.ends_with(' ') {
+        before
+    } else {
+        return whole;
+    };
+    let value = value.trim_end();
+    let noun = noun.to_ascii_lowercase();
+    let singular = noun.strip_suffix('s').unwrap_or(&noun).to_owned();
+    let is_number = value.ends_with(|c: char| c.is_ascii_digit() || c == '}');
+    let is_plain =
+        singular.len() >= 3 && !is_unit_word(&noun) && !SCALES.contains(&singular.as_str());
+    if is_number && is_plain && !is_text(value) {
+        (value, Some(singular))
+    } else {
+        whole
+    }
+}
