@@ -1,7 +1,9 @@
-//! Prompts of a given size for measurements: random tokens around an image of noise.
+//! Groups of a given shape for measurements: random tokens around an image of noise.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::{Args, ValueHint};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -11,6 +13,61 @@ use crate::{Error, Result};
 
 /// Longest side of an image.
 const MAX_SIDE: u32 = 1 << 14;
+
+/// What a bench is measured on: a checkpoint, and groups made up for it.
+#[derive(Args, Debug, Clone)]
+pub struct Shape {
+    /// Hugging Face folder
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, default_value = "models/geo-mini/model")]
+    pub model: PathBuf,
+
+    /// Prompts of a round
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    pub prompts: usize,
+
+    /// Responses per prompt
+    #[arg(long, value_name = "G", default_value_t = 8, value_parser = count)]
+    pub group_size: usize,
+
+    /// Tokens of each response
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
+    pub new_tokens: usize,
+
+    /// Size of each prompt's image in pixels; none = text only
+    #[arg(long, value_name = "WxH", default_value = "224x224")]
+    pub image: ImageSize,
+
+    /// Text tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = count)]
+    pub prompt_tokens: usize,
+
+    /// Compute threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+
+    /// Rounds; the table shows medians
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
+    pub rounds: usize,
+
+    /// Seed of what is made up
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Write everything to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+}
+
+/// A number of at least 1, for the command line.
+///
+/// # Errors
+/// Anything else, in words.
+pub fn count(text: &str) -> std::result::Result<usize, String> {
+    text.parse::<usize>()
+        .ok()
+        .filter(|count| (1..=1 << 20).contains(count))
+        .ok_or_else(|| "expected a whole number of at least 1".to_owned())
+}
 
 /// An image's size in pixels; 0 x 0 is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

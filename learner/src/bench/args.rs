@@ -1,9 +1,7 @@
 //! The command line of `learner bench`.
 
-use std::path::PathBuf;
-
-use clap::{Args, Command, FromArgMatches, ValueHint};
-use models::made_up::ImageSize;
+use clap::{Args, Command, FromArgMatches};
+use models::made_up::{Shape, count};
 use shared::config::{
     Device, LearnerArgs, ObjectiveArgs, RolloutArgs, RunArgs, RunConfig, TokenArgs,
 };
@@ -17,29 +15,9 @@ use shared::config::{
     after_help = "Examples:\n  learner bench --model models/geo-mini/model\n  learner bench --model FOLDER --no-tor --one-by-one\n  learner bench --model FOLDER --image 644x644 --group-size 12 --new-tokens 150 --json bench.json"
 )]
 pub struct BenchArgs {
-    /// Hugging Face folder
-    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, default_value = "models/geo-mini/model")]
-    pub model: PathBuf,
-
-    /// Prompts of the update
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
-    pub prompts: usize,
-
-    /// Responses per prompt
-    #[arg(long, value_name = "G", default_value_t = 8, value_parser = count)]
-    pub group_size: usize,
-
-    /// Tokens of each response
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
-    pub new_tokens: usize,
-
-    /// Size of each prompt's image in pixels; none = text only
-    #[arg(long, value_name = "WxH", default_value = "224x224")]
-    pub image: ImageSize,
-
-    /// Text tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = count)]
-    pub prompt_tokens: usize,
+    /// What is measured.
+    #[command(flatten)]
+    pub shape: Shape,
 
     /// Tokens that pass through the network at once [default: 2048 on the CPU, 16384 elsewhere]
     #[arg(long, value_name = "N", value_parser = count)]
@@ -61,22 +39,6 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
     pub device: Device,
 
-    /// Compute threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub threads: Option<usize>,
-
-    /// Rounds; the table shows medians
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
-    pub rounds: usize,
-
-    /// Seed of the groups
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
-
-    /// Write everything to this file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub json: Option<PathBuf>,
-
     /// The objective, as for a run.
     #[command(flatten)]
     pub objective: ObjectiveArgs,
@@ -93,8 +55,8 @@ impl BenchArgs {
         learner.objective = self.objective.clone();
         learner.tokens = self.tokens.clone();
         let mut rollout: RolloutArgs = defaults();
-        rollout.group_size = self.group_size;
-        rollout.max_response_tokens = self.new_tokens;
+        rollout.group_size = self.shape.group_size;
+        rollout.max_response_tokens = self.shape.new_tokens;
         RunConfig {
             run: defaults::<RunArgs>(),
             rollout,
@@ -109,11 +71,4 @@ fn defaults<T: Args + FromArgMatches>() -> T {
     let matches = command.get_matches_from(["defaults"]);
     // Every option of a run has a default: clap has just filled them in.
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    text.parse::<usize>()
-        .ok()
-        .filter(|count| (1..=1 << 20).contains(count))
-        .ok_or_else(|| "expected a whole number of at least 1".to_owned())
 }

@@ -42,14 +42,18 @@ pub fn bench(
 ) -> Result<()> {
     let config = args.config();
     let resolved = config.resolved();
-    let processor = Processor::from_dir(&args.model)?;
+    let processor = Processor::from_dir(&args.shape.model)?;
     let device = device::open(args.device)?;
-    if let Some(threads) = args.threads {
+    if let Some(threads) = args.shape.threads {
         tch::set_num_threads(i32::try_from(threads)?);
     }
     let progress = telemetry.progress(None);
     progress.note("loading the model");
-    let mut model = Model::load(&processor.config, &Checkpoint::open(&args.model)?, device)?;
+    let mut model = Model::load(
+        &processor.config,
+        &Checkpoint::open(&args.shape.model)?,
+        device,
+    )?;
     model.checkpoint_layers(args.checkpoint_layers);
     if args.freeze_vision {
         model.parameters_mut().freeze("visual.")?;
@@ -76,7 +80,7 @@ pub fn bench(
     // On policy, as the first update of a step is.
     batch.rollout_logprobs = policy.logprobs(&policy.model, &batch)?;
     let advantages = workload::advantages(&batch);
-    let tor = TokenWeights::of(&batch, &config.learner.tokens, &resolved, args.seed);
+    let tor = TokenWeights::of(&batch, &config.learner.tokens, &resolved, args.shape.seed);
     let work = Work::new(&processor, &batch, &tor.weights);
     let floor = Floor::new(&processor.config, &work, device);
     let one_by_one = args.one_by_one.then(|| workload::one_by_one(&batch));
@@ -99,20 +103,29 @@ pub fn bench(
     progress.note("warming up");
     round(&batch)?;
     let (mut rounds, mut alone, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-    for index in 1..=args.rounds {
-        progress.note(&format!("round {index} of {}: the update", args.rounds));
+    for index in 1..=args.shape.rounds {
+        progress.note(&format!(
+            "round {index} of {}: the update",
+            args.shape.rounds
+        ));
         rounds.push(round(&batch)?);
         if let Some(batch) = &one_by_one {
-            progress.note(&format!("round {index} of {}: one by one", args.rounds));
+            progress.note(&format!(
+                "round {index} of {}: one by one",
+                args.shape.rounds
+            ));
             alone.push(round(batch)?);
         }
-        progress.note(&format!("round {index} of {}: the floor", args.rounds));
+        progress.note(&format!(
+            "round {index} of {}: the floor",
+            args.shape.rounds
+        ));
         rates.push(floor.rate()?);
     }
     drop(progress);
     let report = Report::new(args, &work, &rounds, &alone, rates);
     report.write(out)?;
-    if let Some(path) = &args.json {
+    if let Some(path) = &args.shape.json {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -71,9 +71,9 @@ impl Report {
             )
         };
         Self {
-            model: args.model.display().to_string(),
-            prompts: args.prompts,
-            group_size: args.group_size,
+            model: args.shape.model.display().to_string(),
+            prompts: args.shape.prompts,
+            group_size: args.shape.group_size,
             work: *work,
             update_s,
             response_tokens_per_second: work.response_tokens as f64 / update_s,

@@ -13,8 +13,8 @@ use crate::batch::{Batch, Group};
 
 /// The update's groups.
 pub(super) fn batch(args: &BenchArgs, processor: &Processor) -> Result<Batch> {
-    let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
-    let records = (0..args.prompts as u64)
+    let mut rng = ChaCha8Rng::seed_from_u64(args.shape.seed);
+    let records = (0..args.shape.prompts as u64)
         .map(|ticket| group(args, processor, ticket, &mut rng))
         .collect::<Result<_>>()?;
     Ok(Batch::new(records))
@@ -26,8 +26,8 @@ fn group(
     ticket: u64,
     rng: &mut ChaCha8Rng,
 ) -> Result<GroupRecord> {
-    let image = made_up::noise(rng, processor, args.image)?;
-    let text = made_up::text(rng, processor, args.prompt_tokens)?;
+    let image = made_up::noise(rng, processor, args.shape.image)?;
+    let text = made_up::text(rng, processor, args.shape.prompt_tokens)?;
     let has_image = image.is_some();
     let prompt = made_up::prompt(processor, &text, image, has_image);
     let images = prompt.images.into_iter().map(|image| ImageRecord {
@@ -35,10 +35,10 @@ fn group(
         height: image.height,
         pixels: image.pixels,
     });
-    let responses = (0..args.group_size)
+    let responses = (0..args.shape.group_size)
         .map(|index| {
             let score = if index % 2 == 0 { 1.0 } else { 0.0 };
-            response(args.new_tokens, score, processor, rng)
+            response(args.shape.new_tokens, score, processor, rng)
         })
         .collect::<Result<_>>()?;
     Ok(GroupRecord {

@@ -49,7 +49,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Vec<Point>> {
 fn point(bench: &Bench<'_>, floor: &mut Floor<'_>, rows: usize, context: usize) -> Result<Point> {
     (bench.note)(&format!("curve: {rows} rows after {context} tokens"));
     let text = &bench.processor.config.text;
-    let group_size = bench.args.group_size.min(rows);
+    let group_size = bench.args.shape.group_size.min(rows);
     let prompts = rows.div_ceil(group_size);
     let workload = Workload::of_size(
         bench.args,

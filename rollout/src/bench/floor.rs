@@ -39,15 +39,16 @@ impl<'a> Floor<'a> {
 
     pub(super) fn measure(&mut self) -> Result<FloorTimes> {
         let args = self.bench.args;
-        let responses = args.prompts * args.group_size;
+        let responses = args.shape.prompts * args.shape.group_size;
         let rows = args.rows.min(responses);
         // The first token comes from the prompt's pass.
-        let steps = (args.new_tokens - 1) as f64 * responses as f64 / rows as f64;
-        let prompt_tokens = args.prompts * self.bench.workload.prompt_tokens();
+        let steps = (args.shape.new_tokens - 1) as f64 * responses as f64 / rows as f64;
+        let prompt_tokens = args.shape.prompts * self.bench.workload.prompt_tokens();
         let step = self.pass(rows, rows)?;
-        let prompts = self.wide(prompt_tokens, args.prompts)?;
-        let blank_tokens = args.prompts * args.prompt_tokens + responses * (args.new_tokens - 1);
-        let blank = self.wide(blank_tokens, responses * args.new_tokens)?;
+        let prompts = self.wide(prompt_tokens, args.shape.prompts)?;
+        let blank_tokens =
+            args.shape.prompts * args.shape.prompt_tokens + responses * (args.shape.new_tokens - 1);
+        let blank = self.wide(blank_tokens, responses * args.shape.new_tokens)?;
         Ok(FloorTimes {
             generation: Duration::from_secs_f64(step * steps + prompts),
             blank: Duration::from_secs_f64(blank),

@@ -44,10 +44,10 @@ pub fn bench(
     stop: &Stop,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let processor = Processor::from_dir(&args.model)?;
+    let processor = Processor::from_dir(&args.shape.model)?;
     let progress = telemetry.progress(None);
-    let weights = WeightsFile::of(&args.model, &processor.config, &progress, stop)?;
-    let threads = Threads::new(args.threads, args.pin_threads);
+    let weights = WeightsFile::of(&args.shape.model, &processor.config, &progress, stop)?;
+    let threads = Threads::new(args.shape.threads, args.pin_threads);
     threads.pin_caller();
     let loader = EngineLoader::new(&processor.config, threads, EngineKind::Cpu, args.precision)?;
     let bench = Bench {
@@ -68,7 +68,7 @@ pub fn bench(
     }
     drop(progress);
     report.write(out)?;
-    if let Some(path) = &args.json {
+    if let Some(path) = &args.shape.json {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -103,12 +103,21 @@ impl Bench<'_> {
         let mut engine = self.engine_for(&self.workload, args.rows)?;
         self.round(&mut engine, true)?;
         let (mut generation, mut records, mut floors) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 1..=args.rounds {
-            (self.note)(&format!("round {round} of {}: generation", args.rounds));
+        for round in 1..=args.shape.rounds {
+            (self.note)(&format!(
+                "round {round} of {}: generation",
+                args.shape.rounds
+            ));
             generation.push(self.round(&mut engine, false)?);
-            (self.note)(&format!("round {round} of {}: whole records", args.rounds));
+            (self.note)(&format!(
+                "round {round} of {}: whole records",
+                args.shape.rounds
+            ));
             records.push(self.round(&mut engine, true)?);
-            (self.note)(&format!("round {round} of {}: the floor", args.rounds));
+            (self.note)(&format!(
+                "round {round} of {}: the floor",
+                args.shape.rounds
+            ));
             floors.push(floor.measure()?);
         }
         Ok(Report::new(
@@ -130,7 +139,7 @@ impl Bench<'_> {
             max_response_tokens: new_tokens,
             cache_blocks: cache_blocks(text, rows, [workload.prompt_tokens(), new_tokens], None)?,
             eos: Vec::new(), // responses of exactly this length
-            run_seed: args.seed,
+            run_seed: args.shape.seed,
             sampling: Sampling {
                 temperature: to_f32(args.temperature),
                 top_p: to_f32(args.top_p),

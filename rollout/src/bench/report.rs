@@ -104,10 +104,10 @@ impl Report {
         let text = models::names::tensors(config);
         let text = text.iter().filter(|spec| !spec.name.starts_with("visual."));
         Self {
-            model: args.model.display().to_string(),
+            model: args.shape.model.display().to_string(),
             text_parameters: text.map(models::names::TensorSpec::len).sum(),
             precision: args.precision.to_string(),
-            responses: args.prompts * args.group_size,
+            responses: args.shape.prompts * args.shape.group_size,
             new_tokens,
             generation: alone,
             records: whole,

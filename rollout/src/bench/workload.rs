@@ -25,9 +25,9 @@ impl Workload {
         Self::of_size(
             args,
             processor,
-            args.prompts,
-            args.prompt_tokens,
-            args.image,
+            args.shape.prompts,
+            args.shape.prompt_tokens,
+            args.shape.image,
         )
     }
 
@@ -38,7 +38,7 @@ impl Workload {
         text_tokens: usize,
         image: ImageSize,
     ) -> Result<Self> {
-        let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(args.shape.seed);
         let prompts = (0..num_prompts)
             .map(|_| {
                 let image = made_up::noise(&mut rng, processor, image)?;
@@ -48,8 +48,8 @@ impl Workload {
             .collect::<Result<_>>()?;
         Ok(Self {
             prompts,
-            group_size: args.group_size,
-            new_tokens: args.new_tokens,
+            group_size: args.shape.group_size,
+            new_tokens: args.shape.new_tokens,
         })
     }
 
