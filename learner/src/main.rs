@@ -33,7 +33,7 @@ enum Command {
     /// Says what is installed, what would work, and what to do about what does not
     Doctor,
     /// Measures what an update takes on this machine
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
     /// Teaches worked solutions: supervised training on the `solution` column of a data set
     Sft(sft::SftArgs),
     /// Teaches the vision tower to read numbers, before anything else is trained
