@@ -55,6 +55,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode> {
     allocator::keep_memory();
+    allocator::bound_product_caches();
     let matches = Cli::command().get_matches();
     match Cli::from_arg_matches(&matches)?.command {
         Some(Command::Doctor) => doctor::report(&mut stdout().lock())?,
