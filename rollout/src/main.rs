@@ -10,7 +10,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use rollout::bench::{BenchArgs, bench};
 use rollout::data::{DataCommand, data};
 use rollout::doctor;
-use rollout::eval::{EvalArgs, eval};
+use rollout::eval::{EXAMPLES, EvalArgs, eval};
 use rollout::grade::{GradeArgs, grade};
 use rollout::run::{self, Given};
 use rollout::stop::Stop;
@@ -34,11 +34,12 @@ struct Cli {
 enum Command {
     /// Takes part in a run (what `rollout` alone does)
     Run(RunFlags),
-    /// Measures a checkpoint on a data set: accuracy, pass@k
+    /// Measures a checkpoint on a data set or a benchmark: accuracy, pass@k
     ///
     /// The engine maps its weights from one f32 file. A checkpoint in another form (bf16, shards) is first written as such a file, of
     /// 4 bytes per parameter, into the temporary folder, and removed again: TMPDIR chooses that folder. To convert only once,
     /// `scripts/export_onnx.sh MODEL OUT` writes a folder to give as --model.
+    #[command(after_long_help = EXAMPLES)]
     Eval(EvalArgs),
     /// Says what is in a data set, and what a run would skip of it and why
     Data(DataCommand),

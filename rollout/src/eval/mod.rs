@@ -1,42 +1,67 @@
-//! `rollout eval`: accuracy of a checkpoint on a data set, greedy or sampled.
+//! `rollout eval`: accuracy of a checkpoint on a data set or a published benchmark, greedy or sampled.
 //!
 //! # Layout
-//! - `args`: the command line
-//! - `source`: which weights with which processor
-//! - `report`: accuracy, pass@k, and how they are shown
+//! - `args`: the command line; `source`: which weights with which processor
+//! - [`benchmark`]: a file per benchmark; `questions`, `question`: what is asked, of a data set or a benchmark
+//! - `prompts`: how it is put; `generate`: questions -> predictions
+//! - `rules`: the verdict on a response; `judge`: a second opinion on what the rules hold wrong
+//! - `predictions`: the file of all responses, which an evaluation goes on from
+//! - `report`: the figures and how they are shown; `interval`: how sure they are, pass@k
 
 mod args;
+pub mod benchmark;
+mod generate;
+mod interval;
+mod judge;
+mod predictions;
+mod prompts;
+mod question;
+mod questions;
 mod report;
+mod rules;
 mod source;
 
-pub use args::EvalArgs;
-pub use report::{Report, SampleResult, pass_at_k};
+pub use args::{EXAMPLES, EvalArgs, JudgeArgs};
+pub use benchmark::Benchmark;
+pub use interval::{interval, pass_at_k};
+pub use predictions::Settings;
+pub use prompts::{ImageRule, Protocol};
+pub use report::Report;
 
-use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use models::config::ModelConfig;
-use shared::dataset::{Dataset, DatasetLimits};
-use shared::ids::{PolicyVersion, Ticket};
+use models::processor::Processor;
+use shared::ids::PolicyVersion;
 use shared::telemetry::Telemetry;
 
-use crate::engine::{Engine, EngineSettings, FinishedGroup, Haste, Job, Threads};
+use crate::engine::{Engine, EngineSettings, Haste, Threads};
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
-use crate::prompt::PromptBuilder;
-use crate::reward::{boxed, equivalent, is_well_formed};
 use crate::sampler::{EntropyKind, Sampling};
 use crate::setup::{cache_blocks, to_f32};
 use crate::stop::Stop;
 use crate::weights_file::WeightsFile;
+use generate::{Generation, Skipped};
+use judge::Judge;
+use predictions::Predictions;
+use prompts::Prompts;
+use questions::Questions;
 use source::EvalSource;
+
+/// How often a line says where it stands.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Evaluates, and writes the report to `out`.
 ///
 /// # Errors
-/// A model or data set that cannot be read, an engine that does not load, or no sample left to evaluate.
+/// A model or data that cannot be read, an engine that does not load, predictions that were made otherwise, a judge that
+/// refuses, or nothing to evaluate; also when it was stopped.
 pub fn eval(
     args: &EvalArgs,
     telemetry: &Telemetry,
@@ -44,29 +69,129 @@ pub fn eval(
     out: &mut dyn Write,
 ) -> Result<()> {
     args.check()?;
+    let judge = Judge::new(&args.judge)?;
+    let (mut predictions, skipped) = match &args.rescore {
+        Some(path) => (
+            rescored(path, args.predictions.as_deref())?,
+            Skipped::default(),
+        ),
+        None => generated(args, telemetry, stop)?,
+    };
+    if let Some(judge) = judge {
+        judge.judge(&mut predictions, telemetry, stop)?;
+    }
+    predictions.finish()?;
+    let report = Report::new(&predictions, args.limit, skipped);
+    if let Some(path) = &args.json {
+        std::fs::write(path, report.to_json()?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if report.num_problems() == 0 {
+        bail!("no problem has all its responses: let the evaluation go on first");
+    }
+    report.write(out)?;
+    if let Some(path) = predictions.path() {
+        writeln!(out, "\npredictions  {}", path.display())?;
+    }
+    Ok(())
+}
+
+/// The same responses with the verdicts of today's rules.
+fn rescored(path: &Path, target: Option<&Path>) -> Result<Predictions> {
+    let mut predictions = Predictions::open(path)?;
+    let benchmark = predictions.settings.benchmark;
+    for line in predictions.lines.values_mut() {
+        line.score(benchmark);
+    }
+    if let Some(target) = target.filter(|target| *target != path) {
+        predictions.move_to(target)?;
+    }
+    Ok(predictions)
+}
+
+/// What is in the file already, and what is missing there.
+fn generated(
+    args: &EvalArgs,
+    telemetry: &Telemetry,
+    stop: &Stop,
+) -> Result<(Predictions, Skipped)> {
     let source = EvalSource::open(args)?;
-    let processor = Arc::clone(&source.processor);
-    let dataset = Dataset::open(&args.data, &DatasetLimits::default())?;
-    let num_samples = args
+    let questions = Questions::open(args)?;
+    let num_questions = args
         .limit
-        .map_or(dataset.len(), |limit| limit.min(dataset.len()));
-    let prompts = PromptBuilder::new(
-        Arc::clone(&processor),
+        .map_or(questions.len(), |limit| limit.min(questions.len()));
+    let prompts = Prompts::new(
+        Arc::clone(&source.processor),
         args.prompt_template.as_deref(),
-        None,
         args.max_prompt_tokens,
+        args.protocol,
+        args.image_rule(),
     )?;
+    let settings = settings(args, &source, &prompts);
+    let mut predictions = match args.predictions_path() {
+        Some(path) => Predictions::resume(&path, settings)?,
+        None => Predictions::nowhere(settings),
+    };
+    if (0..num_questions).all(|index| predictions.has(index)) {
+        return Ok((predictions, Skipped::default()));
+    }
+    let engine = engine(args, &source, num_questions, telemetry, stop)?;
+    tracing::info!(
+        "evaluating {} on the {} {}",
+        predictions.settings.model,
+        questions::name(args.benchmark),
+        predictions.settings.data
+    );
+    let progress = telemetry.progress(Some(num_questions as u64));
+    let generation = Generation::new(
+        &questions,
+        &prompts,
+        engine,
+        &mut predictions,
+        num_questions,
+    );
+    let skipped = generation.run(&progress, stop)?;
+    drop(progress);
+    if predictions.lines.is_empty() {
+        bail!(
+            "no sample of {} could be evaluated; {} were skipped",
+            predictions.settings.data,
+            skipped.count
+        );
+    }
+    Ok((predictions, skipped))
+}
+
+fn engine(
+    args: &EvalArgs,
+    source: &EvalSource,
+    num_questions: usize,
+    telemetry: &Telemetry,
+    stop: &Stop,
+) -> Result<Engine> {
+    let processor = &source.processor;
     let threads = Threads::new(args.threads, false);
     let mut loader = ModelLoader::new(&processor.config, args.engine, threads, args.precision)?;
     if loader.is_on_cpu() {
-        check_memory(args, num_samples, &processor.config)?;
+        check_memory(args, num_questions, &processor.config)?;
     }
-    let progress = telemetry.progress(None);
-    let weights = WeightsFile::of(&source.checkpoint, &processor.config, &progress, stop)?;
+    let weights = WeightsFile::of(
+        &source.checkpoint,
+        &processor.config,
+        &telemetry.progress(None),
+        stop,
+    )?;
     let model = loader.load(weights.path(), Haste::Now)?;
     drop(weights); // mapped by now: a copy leaves nothing behind, however this ends
-    let name = source.checkpoint.display().to_string();
-    let settings = EngineSettings {
+    Ok(Engine::new(
+        engine_settings(args, processor)?,
+        model,
+        PolicyVersion::default(),
+    )?)
+}
+
+fn engine_settings(args: &EvalArgs, processor: &Processor) -> Result<EngineSettings> {
+    Ok(EngineSettings {
         rows: args.rows,
         max_response_tokens: args.max_response_tokens,
         cache_blocks: cache_blocks(
@@ -86,43 +211,32 @@ pub fn eval(
             banned: processor.config.tokens.banned(),
             num_tokens: processor.tokenizer.num_ids(),
         },
-    };
-    tracing::info!("evaluating {name} on {}", args.data);
-    let engine = Engine::new(settings, model, PolicyVersion::default())?;
-    let mut evaluation = Evaluation {
-        num_samples,
-        next: 0,
-        engine,
-        prompts,
-        dataset,
-        samples_each: args.samples,
-        waiting: HashMap::new(),
-        report: Report::new(args, &name),
-    };
-    while evaluation.advance()? {
-        progress.note(&evaluation.report.line(num_samples));
-        if stop.is_raised() {
-            bail!(
-                "stopped after {} of {} samples",
-                evaluation.report.samples.len(),
-                evaluation.num_samples
-            );
-        }
+    })
+}
+
+fn settings(args: &EvalArgs, source: &EvalSource, prompts: &Prompts) -> Settings {
+    Settings {
+        benchmark: args.benchmark,
+        data: args.data.clone().unwrap_or_default(),
+        model: source.checkpoint.display().to_string(),
+        protocol: args.protocol,
+        prompt_template: prompts.template().to_owned(),
+        image_rule: args.image_rule(),
+        min_pixels: args.source.min_pixels,
+        max_pixels: args.source.max_pixels,
+        with_text_rows: args.with_text_rows,
+        max_prompt_tokens: args.max_prompt_tokens,
+        max_response_tokens: args.max_response_tokens,
+        precision: args
+            .precision
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned()),
+        temperature: args.temperature(),
+        top_p: args.top_p,
+        top_k: args.top_k,
+        seed: args.seed,
+        samples_per_problem: args.samples,
     }
-    drop(progress);
-    let report = evaluation.report.finish();
-    if report.samples.is_empty() {
-        bail!(
-            "no sample of {} could be evaluated; {} were skipped",
-            args.data,
-            report.num_skipped()
-        );
-    }
-    if let Some(path) = &args.json {
-        std::fs::write(path, report.to_json()?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    report.write(out)
 }
 
 /// Refuses weights that do not fit, and warns of responses that may not.
@@ -137,79 +251,4 @@ fn check_memory(args: &EvalArgs, num_samples: usize, config: &ModelConfig) -> Re
         precision: args.precision,
     };
     MemoryPlan::new(config, load).check_now()
-}
-
-/// An evaluation under way.
-struct Evaluation {
-    dataset: Dataset,
-    prompts: PromptBuilder,
-    engine: Engine,
-    num_samples: usize,
-    samples_each: usize,
-    /// The next row to submit.
-    next: usize,
-    /// Id and answer of rows under way.
-    waiting: HashMap<Ticket, (String, String)>,
-    report: Report,
-}
-
-impl Evaluation {
-    /// Fills the rows and takes one step; false when everything is done.
-    fn advance(&mut self) -> Result<bool> {
-        while self.next < self.num_samples && self.engine.has_room() {
-            self.submit(self.next)?;
-            self.next += 1;
-        }
-        if self.engine.is_idle() {
-            return Ok(self.next < self.num_samples);
-        }
-        self.engine.step()?;
-        for group in self.engine.take_finished() {
-            self.judge(group)?;
-        }
-        Ok(true)
-    }
-
-    fn submit(&mut self, index: usize) -> Result<()> {
-        let sample = match self.dataset.get(index) {
-            Ok(sample) => sample,
-            Err(error) if error.is_sample() => {
-                self.report.skip(error.to_string());
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        match self.prompts.build(&sample) {
-            Ok(built) => {
-                let ticket = Ticket(index as u64);
-                self.engine.submit(Job {
-                    ticket,
-                    group_size: self.samples_each,
-                    prompt: built.inputs,
-                    blank: None,
-                })?;
-                self.waiting.insert(ticket, (sample.id, sample.answer));
-            }
-            Err(error) => self.report.skip(format!("sample {}: {error:#}", sample.id)),
-        }
-        Ok(())
-    }
-
-    fn judge(&mut self, group: FinishedGroup) -> Result<()> {
-        let Some((id, answer)) = self.waiting.remove(&group.ticket) else {
-            return Ok(());
-        };
-        let mut result = SampleResult::new(group.ticket.0, id, answer);
-        for response in &group.responses {
-            let text = self
-                .prompts
-                .processor()
-                .tokenizer
-                .decode(&response.token_ids, true)?;
-            let is_right = boxed(&text).is_some_and(|given| equivalent(&given, &result.answer));
-            result.add(text.clone(), is_right, is_well_formed(&text), response);
-        }
-        self.report.add(result);
-        Ok(())
-    }
 }

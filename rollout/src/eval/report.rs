@@ -1,61 +1,88 @@
-//! Accuracy, pass@k and why responses ended; as text and as JSON.
+//! What an evaluation comes to: accuracy, pass@k, the benchmark's own figures, and why responses ended; as text and as JSON.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::Serialize;
-use shared::record::FinishReason;
 
-use super::args::EvalArgs;
-use crate::engine::Response;
+use super::benchmark::{Figure, Graded};
+use super::generate::Skipped;
+use super::interval::{interval, mean, pass_at_k, standard_error, to_f64};
+use super::predictions::{Prediction, Predictions, Settings};
+use super::question::Question;
 
-/// Skipped samples that are kept by name.
+/// Questions without an answer that are kept by name.
 const MAX_NAMED: usize = 20;
 
 /// Everything there is to say about an evaluation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    model: String,
-    data: String,
-    prompt_template: Option<PathBuf>,
+    #[serde(flatten)]
+    settings: Settings,
     limit: Option<usize>,
-    max_prompt_tokens: usize,
-    max_response_tokens: usize,
-    temperature: f64,
-    top_p: f64,
-    top_k: usize,
-    seed: u64,
-    samples_per_problem: usize,
-    /// Evaluated ones: what was skipped is not among them.
+    /// Those that the accuracy is of.
     num_problems: usize,
     /// Mean over all responses, in [0, 1].
     accuracy: f64,
     /// Of the mean over problems of their share of right responses.
     standard_error: f64,
+    /// 95 % of the accuracy, by drawing the problems again, or Wilson's (see `interval`).
+    interval: [f64; 2],
+    /// By the rules alone.
+    rules_accuracy: f64,
+    /// None when none was asked.
+    judge: Option<JudgeReport>,
     /// pass@1, pass@2, ... pass@samples_per_problem.
     pass_at_k: Vec<f64>,
+    /// Of each.
+    pass_at_k_intervals: Vec<[f64; 2]>,
+    /// As the benchmark's authors report it; means over the samples of a problem.
+    figures: Vec<Figure>,
+    groups: BTreeMap<&'static str, Vec<Group>>,
     well_formed: f64,
     mean_response_tokens: f64,
     finished_stop: usize,
     finished_length: usize,
+    /// Problems of a benchmark that could not be asked: wrong.
+    num_unasked: usize,
+    /// The first few, with the reason.
+    unasked: Vec<String>,
+    /// Rows of a data set that could not be used: not among the problems.
     num_skipped: usize,
     /// The first few, with the reason.
     skipped: Vec<String>,
-    /// One per problem, in the order of the data set.
-    pub samples: Vec<SampleResult>,
+    /// One per problem, in the order of the data.
+    samples: Vec<SampleResult>,
+}
+
+/// What the judge did.
+#[derive(Debug, Clone, Serialize)]
+struct JudgeReport {
+    model: String,
+    /// Responses that the rules hold wrong.
+    num_asked: usize,
+    num_right: usize,
+    /// No verdict after all tries: they stay wrong.
+    num_failed: usize,
+}
+
+/// Problems that have something in common.
+#[derive(Debug, Clone, Serialize)]
+struct Group {
+    name: String,
+    num_problems: usize,
+    accuracy: f64,
+    interval: [f64; 2],
 }
 
 /// One problem and what was answered.
 #[derive(Debug, Clone, Serialize)]
-pub struct SampleResult {
+struct SampleResult {
     index: u64,
-    /// The sample's name.
-    pub id: String,
-    /// The right answer.
-    pub answer: String,
-    /// Right responses.
-    pub num_right: usize,
+    id: String,
+    answer: String,
+    num_right: usize,
     responses: Vec<ResponseResult>,
 }
 
@@ -63,140 +90,87 @@ pub struct SampleResult {
 #[derive(Debug, Clone, Serialize)]
 struct ResponseResult {
     text: String,
+    extraction: Option<String>,
     is_right: bool,
     is_well_formed: bool,
-    finish: &'static str,
+    finish: String,
     num_tokens: usize,
 }
 
-impl SampleResult {
-    /// Without a response yet.
-    #[must_use]
-    pub fn new(index: u64, id: String, answer: String) -> Self {
-        Self {
-            index,
-            id,
-            answer,
-            num_right: 0,
-            responses: Vec::new(),
-        }
+/// A problem with all its responses.
+struct Problem<'a> {
+    question: &'a Question,
+    lines: Vec<&'a Prediction>,
+}
+
+impl Problem<'_> {
+    fn share(&self) -> f64 {
+        to_f64(self.num_right()) / to_f64(self.lines.len().max(1))
     }
 
-    /// Adds a judged response.
-    pub fn add(&mut self, text: String, is_right: bool, is_well_formed: bool, response: &Response) {
-        self.num_right += usize::from(is_right);
-        let finish = match response.finish_reason {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-        };
-        let num_tokens = response.token_ids.len();
-        self.responses.push(ResponseResult {
-            text,
-            is_right,
-            is_well_formed,
-            finish,
-            num_tokens,
-        });
-    }
-
-    fn share_right(&self) -> f64 {
-        mean(
-            self.responses
-                .iter()
-                .map(|response| f64::from(u8::from(response.is_right))),
-        )
+    fn num_right(&self) -> usize {
+        self.lines.iter().filter(|line| line.is_right).count()
     }
 }
 
 impl Report {
-    /// An empty one.
-    #[must_use]
-    pub fn new(args: &EvalArgs, model: &str) -> Self {
-        Self {
-            model: model.to_owned(),
-            data: args.data.clone(),
-            prompt_template: args.prompt_template.clone(),
-            limit: args.limit,
-            max_prompt_tokens: args.max_prompt_tokens,
-            max_response_tokens: args.max_response_tokens,
-            temperature: args.temperature(),
-            top_p: args.top_p,
-            top_k: args.top_k,
-            seed: args.seed,
-            samples_per_problem: args.samples,
-            num_problems: 0,
-            accuracy: 0.0,
-            standard_error: 0.0,
-            pass_at_k: Vec::new(),
-            well_formed: 0.0,
-            mean_response_tokens: 0.0,
-            finished_stop: 0,
-            finished_length: 0,
-            num_skipped: 0,
-            skipped: Vec::new(),
-            samples: Vec::new(),
-        }
-    }
-
-    /// Adds a problem's result.
-    pub fn add(&mut self, sample: SampleResult) {
-        self.samples.push(sample);
-    }
-
-    /// Counts a sample that cannot be used, and names the first few.
-    pub fn skip(&mut self, reason: String) {
-        self.num_skipped += 1;
-        if self.skipped.len() < MAX_NAMED {
-            tracing::warn!("skipped {reason}");
-            self.skipped.push(reason);
-        }
-    }
-
-    /// Samples that could not be used.
-    #[must_use]
-    pub fn num_skipped(&self) -> usize {
-        self.num_skipped
-    }
-
-    /// Where the evaluation of so many problems stands.
-    #[must_use]
-    pub fn line(&self, num_samples: usize) -> String {
-        let accuracy = mean(self.samples.iter().map(SampleResult::share_right));
-        format!(
-            "{} of {num_samples} problems  accuracy {:.1} %",
-            self.samples.len() + self.num_skipped,
-            100.0 * accuracy
-        )
-    }
-
-    /// Puts the results in order and computes the figures.
-    #[must_use]
-    pub fn finish(mut self) -> Self {
-        self.samples.sort_by_key(|sample| sample.index);
-        self.num_problems = self.samples.len();
-        let shares: Vec<f64> = self.samples.iter().map(SampleResult::share_right).collect();
-        self.accuracy = mean(shares.iter().copied());
-        self.standard_error = standard_error(&shares);
-        self.pass_at_k = (1..=self.samples_per_problem)
-            .map(|k| {
-                mean(
-                    self.samples
-                        .iter()
-                        .map(|sample| pass_at_k(sample.responses.len(), sample.num_right, k)),
-                )
+    /// Of the first `limit` problems; those whose responses are not all there are left out.
+    pub(super) fn new(predictions: &Predictions, limit: Option<usize>, skipped: Skipped) -> Self {
+        let settings = predictions.settings.clone();
+        let k = settings.samples_per_problem;
+        let problems = problems(predictions, limit);
+        let lines = || {
+            problems
+                .iter()
+                .flat_map(|problem| problem.lines.iter().copied())
+        };
+        let answered = || lines().filter(|line| line.response.is_some());
+        let shares: Vec<f64> = problems.iter().map(Problem::share).collect();
+        let passes = |k: usize| {
+            let pass = move |p: &Problem| pass_at_k(p.lines.len(), p.num_right(), k);
+            problems
+                .iter()
+                .map(move |p| (p.question.cluster.as_str(), pass(p)))
+        };
+        let unasked: Vec<String> = problems
+            .iter()
+            .filter_map(|p| {
+                let error = p.lines.first()?.error.as_ref()?;
+                Some(format!("{}: {error}", p.question.id))
             })
             .collect();
-        let responses = || self.samples.iter().flat_map(|sample| &sample.responses);
-        self.well_formed =
-            mean(responses().map(|response| f64::from(u8::from(response.is_well_formed))));
-        self.mean_response_tokens = mean(responses().map(|response| to_f64(response.num_tokens)));
-        self.finished_stop = responses()
-            .filter(|response| response.finish == "stop")
-            .count();
-        self.finished_length = responses()
-            .filter(|response| response.finish == "length")
-            .count();
-        self
+        let finished = |how: &str| answered().filter(|line| line.finish == how).count();
+        let flag = |flag: bool| f64::from(u8::from(flag));
+        Self {
+            limit,
+            num_problems: problems.len(),
+            accuracy: mean(shares.iter().copied()),
+            standard_error: standard_error(&shares),
+            interval: interval(with_clusters(problems.iter())),
+            rules_accuracy: mean(lines().map(|line| flag(line.is_right_by_rules))),
+            judge: judge_report(lines()),
+            pass_at_k: (1..=k)
+                .map(|k| mean(passes(k).map(|(_, pass)| pass)))
+                .collect(),
+            pass_at_k_intervals: (1..=k).map(|k| interval(passes(k))).collect(),
+            figures: figures(&settings, &problems),
+            groups: groups(&settings, &problems),
+            well_formed: mean(lines().map(|line| flag(line.is_well_formed))),
+            mean_response_tokens: mean(answered().map(|line| to_f64(line.num_tokens))),
+            finished_stop: finished("stop"),
+            finished_length: finished("length"),
+            num_unasked: unasked.len(),
+            unasked: unasked.into_iter().take(MAX_NAMED).collect(),
+            num_skipped: skipped.count,
+            skipped: skipped.named,
+            samples: problems.iter().map(result).collect(),
+            settings,
+        }
+    }
+
+    /// Problems that the accuracy is of.
+    pub(super) fn num_problems(&self) -> usize {
+        self.num_problems
     }
 
     /// For a person.
@@ -204,34 +178,62 @@ impl Report {
     /// # Errors
     /// When `out` does not take it.
     pub fn write(&self, out: &mut dyn Write) -> Result<()> {
-        let how = if self.temperature == 0.0 {
+        let settings = &self.settings;
+        let how = if settings.temperature == 0.0 {
             "greedy".to_owned()
         } else {
             format!(
                 "pass@1 from {} responses per problem at temperature {}",
-                self.samples_per_problem, self.temperature
+                settings.samples_per_problem, settings.temperature
             )
         };
-        let skipped = match self.num_skipped {
-            0 => "none skipped".to_owned(),
-            n => format!("{n} skipped, which do not count"),
+        let what = match settings.benchmark {
+            Some(benchmark) => format!("{} of {}", benchmark.name(), settings.data),
+            None => settings.data.clone(),
         };
-        writeln!(out, "model        {}", self.model)?;
+        let left_out = match (self.num_skipped, self.num_unasked) {
+            (0, 0) => "none skipped".to_owned(),
+            (n, 0) => format!("{n} skipped, which do not count"),
+            (_, n) => format!("{n} could not be asked and count as wrong"),
+        };
+        writeln!(out, "model        {}", settings.model)?;
         writeln!(
             out,
-            "data         {}: {} problems, {skipped}",
-            self.data, self.num_problems
+            "data         {what}: {} problems, {left_out}",
+            self.num_problems
         )?;
+        for unasked in &self.unasked {
+            writeln!(out, "  not asked  {}", short(unasked))?;
+        }
         writeln!(
             out,
-            "accuracy     {:.2} % +- {:.2} ({how})",
+            "accuracy     {:.2} % +- {:.2}, 95 % {} ({how})",
             100.0 * self.accuracy,
-            100.0 * self.standard_error
+            100.0 * self.standard_error,
+            range(self.interval)
         )?;
-        for (index, pass) in self.pass_at_k.iter().enumerate().skip(1) {
+        if let Some(judge) = &self.judge {
+            writeln!(
+                out,
+                "judge        {}: {} of {} wrong by the rules are right, {} without a verdict; by the rules alone {:.2} %",
+                judge.model,
+                judge.num_right,
+                judge.num_asked,
+                judge.num_failed,
+                100.0 * self.rules_accuracy
+            )?;
+        }
+        let passes = self.pass_at_k.iter().zip(&self.pass_at_k_intervals);
+        for (index, (pass, interval)) in passes.enumerate().skip(1) {
             let k = index + 1;
-            if k.is_power_of_two() || k == self.samples_per_problem {
-                writeln!(out, "{:<12} {:.2} %", format!("pass@{k}"), 100.0 * pass)?;
+            if k.is_power_of_two() || k == settings.samples_per_problem {
+                let name = format!("pass@{k}");
+                writeln!(
+                    out,
+                    "{name:<12} {:.2} %, 95 % {}",
+                    100.0 * pass,
+                    range(*interval)
+                )?;
             }
         }
         writeln!(out, "well formed  {:.2} %", 100.0 * self.well_formed)?;
@@ -241,6 +243,33 @@ impl Report {
             self.finished_stop, self.finished_length
         )?;
         writeln!(out, "length       {:.1} tokens", self.mean_response_tokens)?;
+        self.write_figures(out)
+    }
+
+    fn write_figures(&self, out: &mut dyn Write) -> Result<()> {
+        if !self.figures.is_empty() {
+            writeln!(out)?;
+        }
+        for figure in &self.figures {
+            if figure.is_share {
+                writeln!(out, "{:<34} {:>8.2} %", figure.name, 100.0 * figure.value)?;
+            } else {
+                writeln!(out, "{:<34} {:>8}", figure.name, figure.value)?;
+            }
+        }
+        for (axis, groups) in &self.groups {
+            writeln!(out, "\n{axis:<34} {:>8}  accuracy  95 %", "problems")?;
+            for group in groups {
+                writeln!(
+                    out,
+                    "{:<34} {:>8}  {:>6.2} %  {}",
+                    short(&group.name),
+                    group.num_problems,
+                    100.0 * group.accuracy,
+                    range(group.interval)
+                )?;
+            }
+        }
         Ok(())
     }
 
@@ -253,77 +282,129 @@ impl Report {
     }
 }
 
-/// The chance that at least one of `k` responses is right, estimated without bias from `num_right` of `n`:
-/// 1 - C(n - c, k) / C(n, k).
-#[must_use]
-pub fn pass_at_k(n: usize, num_right: usize, k: usize) -> f64 {
-    let wrong = n - num_right.min(n);
-    if k == 0 || n == 0 {
-        return 0.0;
-    }
-    if wrong < k {
-        return 1.0;
-    }
-    // C(n - c, k) / C(n, k) = product over i in n - c + 1 ..= n of (1 - k / i).
-    1.0 - (wrong + 1..=n)
-        .map(|i| 1.0 - to_f64(k) / to_f64(i))
-        .product::<f64>()
-}
-
-/// 0 for none.
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut sum, mut count) = (0.0, 0);
-    for value in values {
-        sum += value;
-        count += 1;
-    }
-    if count == 0 { 0.0 } else { sum / to_f64(count) }
-}
-
-/// Of the mean of `values`, with N - 1; 0 for fewer than two.
-fn standard_error(values: &[f64]) -> f64 {
-    if values.len() < 2 {
-        return 0.0;
-    }
-    let mean = mean(values.iter().copied());
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / to_f64(values.len() - 1) / to_f64(values.len())).sqrt()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn to_f64(n: usize) -> f64 {
-    n as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{pass_at_k, standard_error};
-
-    #[test]
-    fn pass_at_k_equals_counting_the_subsets() {
-        for n in 1..8_usize {
-            for right in 0..=n {
-                for k in 1..=n {
-                    let subsets = (0..1_u32 << n).filter(|set| set.count_ones() as usize == k);
-                    let (mut hits, mut total) = (0, 0);
-                    for set in subsets {
-                        total += 1;
-                        hits += u32::from(set & ((1 << right) - 1) != 0);
-                    }
-                    let expected = f64::from(hits) / f64::from(total);
-                    assert!(
-                        (pass_at_k(n, right, k) - expected).abs() < 1e-12,
-                        "{n} {right} {k}"
-                    );
-                }
-            }
+fn problems(predictions: &Predictions, limit: Option<usize>) -> Vec<Problem<'_>> {
+    let mut problems: Vec<Problem> = Vec::new();
+    for ((index, sample), line) in &predictions.lines {
+        let is_within = limit.is_none_or(|limit| *index < limit as u64);
+        if !is_within || *sample >= predictions.settings.samples_per_problem {
+            continue;
+        }
+        match problems.last_mut() {
+            Some(last) if last.question.index == *index => last.lines.push(line),
+            _ => problems.push(Problem {
+                question: &line.question,
+                lines: vec![line],
+            }),
         }
     }
+    problems.retain(|problem| problem.lines.len() == predictions.settings.samples_per_problem);
+    problems
+}
 
-    #[test]
-    fn the_standard_error_of_coin_flips() {
-        let values = [1.0, 0.0, 1.0, 0.0];
-        assert!((standard_error(&values) - (1.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
-        assert_eq!(standard_error(&[1.0]), 0.0);
+fn with_clusters<'a>(
+    problems: impl Iterator<Item = &'a Problem<'a>>,
+) -> impl Iterator<Item = (&'a str, f64)> {
+    problems.map(|problem| (problem.question.cluster.as_str(), problem.share()))
+}
+
+/// The figures of the first responses, of the second ones, ...: their mean.
+fn figures(settings: &Settings, problems: &[Problem]) -> Vec<Figure> {
+    let Some(benchmark) = settings.benchmark else {
+        return Vec::new();
+    };
+    let of_sample = |sample: usize| -> Vec<Figure> {
+        let graded = problems.iter().filter_map(|problem| {
+            let is_right = problem.lines.get(sample)?.is_right;
+            Some(Graded {
+                question: problem.question,
+                is_right,
+            })
+        });
+        benchmark.figures(&graded.collect::<Vec<_>>())
+    };
+    let k = settings.samples_per_problem;
+    let mut figures = of_sample(0);
+    for sample in 1..k {
+        for (figure, more) in figures.iter_mut().zip(of_sample(sample)) {
+            figure.value += more.value;
+        }
     }
+    for figure in &mut figures {
+        figure.value /= to_f64(k.max(1));
+    }
+    figures
+}
+
+fn groups(settings: &Settings, problems: &[Problem]) -> BTreeMap<&'static str, Vec<Group>> {
+    let axes = settings
+        .benchmark
+        .map_or(&[][..], |benchmark| benchmark.axes());
+    let mut groups = BTreeMap::new();
+    for axis in axes {
+        let mut members: BTreeMap<&str, Vec<&Problem>> = BTreeMap::new();
+        for problem in problems {
+            for name in problem.question.groups.get(*axis).into_iter().flatten() {
+                members.entry(name).or_default().push(problem);
+            }
+        }
+        let group = |(name, members): (&str, Vec<&Problem>)| Group {
+            name: name.to_owned(),
+            num_problems: members.len(),
+            accuracy: mean(members.iter().map(|problem| problem.share())),
+            interval: interval(
+                members
+                    .iter()
+                    .map(|problem| (problem.question.cluster.as_str(), problem.share())),
+            ),
+        };
+        if !members.is_empty() {
+            groups.insert(*axis, members.into_iter().map(group).collect());
+        }
+    }
+    groups
+}
+
+fn judge_report<'a>(lines: impl Iterator<Item = &'a Prediction>) -> Option<JudgeReport> {
+    let verdicts = lines.filter(|line| !line.is_right_by_rules);
+    let verdicts: Vec<_> = verdicts.filter_map(|line| line.judge.as_ref()).collect();
+    let count = |wanted| {
+        verdicts
+            .iter()
+            .filter(|verdict| verdict.is_right == wanted)
+            .count()
+    };
+    Some(JudgeReport {
+        model: verdicts.first()?.model.clone(),
+        num_asked: verdicts.len(),
+        num_right: count(Some(true)),
+        num_failed: count(None),
+    })
+}
+
+fn result(problem: &Problem) -> SampleResult {
+    let response = |line: &&Prediction| ResponseResult {
+        text: line.response.clone().unwrap_or_default(),
+        extraction: line.extraction.clone(),
+        is_right: line.is_right,
+        is_well_formed: line.is_well_formed,
+        finish: line.finish.clone(),
+        num_tokens: line.num_tokens,
+    };
+    SampleResult {
+        index: problem.question.index,
+        id: problem.question.id.clone(),
+        answer: problem.question.answer.clone(),
+        num_right: problem.num_right(),
+        responses: problem.lines.iter().map(response).collect(),
+    }
+}
+
+fn range([low, high]: [f64; 2]) -> String {
+    format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high)
+}
+
+/// Names come from files of strangers: one line, no control characters.
+fn short(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(160).collect()
 }

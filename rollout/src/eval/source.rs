@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use models::processor::Processor;
+use shared::config::DataArgs;
 use shared::{config, weights};
 
 use super::args::EvalArgs;
+use crate::prompt::bounded;
 
 /// A model to evaluate.
 pub(super) struct EvalSource {
@@ -23,7 +25,7 @@ impl EvalSource {
                 .model
                 .as_deref()
                 .context("--model or --run-dir is needed")?;
-            return Self::of_checkpoint(folder_of(model)?, model);
+            return Self::of_checkpoint(folder_of(model)?, model, &args.source);
         };
         let newest = weights::newest(run_dir)?;
         let Some(version) = newest else {
@@ -36,11 +38,12 @@ impl EvalSource {
             Some(model) => folder_of(model)?.to_owned(),
             None => model_of_run(run_dir)?,
         };
-        Self::of_checkpoint(&folder, &weights::path(run_dir, version))
+        Self::of_checkpoint(&folder, &weights::path(run_dir, version), &args.source)
     }
 
-    fn of_checkpoint(folder: &Path, checkpoint: &Path) -> Result<Self> {
-        let processor = Processor::from_dir(folder)?;
+    fn of_checkpoint(folder: &Path, checkpoint: &Path, data: &DataArgs) -> Result<Self> {
+        let mut processor = Processor::from_dir(folder)?;
+        processor.images = bounded(&processor.images, data)?;
         Ok(Self {
             processor: Arc::new(processor),
             checkpoint: checkpoint.to_owned(),

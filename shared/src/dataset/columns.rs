@@ -191,6 +191,11 @@ fn image_leaf(
     if column.physical_type() != Physical::BYTE_ARRAY || column.max_rep_level() > 1 {
         return Err(format!("column {name:?} is not a list of images"));
     }
+    Ok(leaf_of(schema, index, column))
+}
+
+/// A column with at most one list on the way to its values.
+pub(super) fn leaf_of(schema: &SchemaDescriptor, index: usize, column: &ColumnDescriptor) -> Leaf {
     // Without a list, a null is no image; with one, an entry exists from the list's own level on.
     let mut entry_level = column.max_def_level();
     let (mut level, mut node) = (0, schema.root_schema());
@@ -211,14 +216,14 @@ fn image_leaf(
         }
         node = child;
     }
-    Ok(Leaf {
+    Leaf {
         index,
-        physical: Physical::BYTE_ARRAY,
+        physical: column.physical_type(),
         entry_level,
-    })
+    }
 }
 
-fn is_text(column: &ColumnDescriptor) -> bool {
+pub(super) fn is_text(column: &ColumnDescriptor) -> bool {
     column.converted_type() == ConvertedType::UTF8
         || matches!(column.logical_type_ref(), Some(LogicalType::String))
 }

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::limits::DatasetLimits;
 
 /// The folder that a data file's image paths start from; none of them leaves it.
-pub(super) struct ImageFolder {
+pub struct ImageFolder {
     folder: PathBuf,
     /// Where links may lead: the folder itself, or the whole repository in the hub's cache, whose files are links into it.
     border: PathBuf,
@@ -15,7 +15,8 @@ pub(super) struct ImageFolder {
 
 impl ImageFolder {
     /// The images of `data_file`, in `chosen` when that was said.
-    pub(super) fn new(data_file: &Path, chosen: Option<&Path>) -> Self {
+    #[must_use]
+    pub fn new(data_file: &Path, chosen: Option<&Path>) -> Self {
         let folder = match (chosen, data_file.parent()) {
             (Some(chosen), _) => chosen,
             (None, Some(parent)) if parent != Path::new("") => parent,
@@ -33,7 +34,10 @@ impl ImageFolder {
     }
 
     /// The bytes of an image. A path that leads out of the folder is refused, by way of a link as well.
-    pub(super) fn read(&self, relative: &str, limits: &DatasetLimits) -> Result<Vec<u8>, String> {
+    ///
+    /// # Errors
+    /// Why there are none, in a few words.
+    pub fn read(&self, relative: &str, limits: &DatasetLimits) -> Result<Vec<u8>, String> {
         const OUTSIDE: &str = "its path leads out of the data set's folder";
         let is_inside = Path::new(relative)
             .components()

@@ -7,6 +7,7 @@
 //! - `parquet_file`, `footer`, `columns`, `pages`, `thrift`, `window`: parquet; every size is checked before it is allocated
 //! - `row`: a row of it -> [`Sample`]; `answer`: without its box
 //! - `json_lines`: one object per line; `inter_gps`: a folder per problem; `image_folder`: images as files beside them
+//! - [`ParquetTable`]: all columns of a parquet file, for files that are no plain list of problems; [`files_of`]: which files a name means
 //! - `summary`: what there is, for people
 //! - [`content_parts`]: a problem's text cut at its `<image>` placeholders
 //!
@@ -26,6 +27,7 @@ mod locate;
 mod open;
 mod pages;
 mod parquet_file;
+mod parquet_table;
 mod parts;
 mod row;
 mod spec;
@@ -34,9 +36,11 @@ mod thrift;
 mod window;
 
 pub use error::{Error, Result};
+pub use image_folder::ImageFolder;
 pub use keys::DataKeys;
 pub use limits::DatasetLimits;
 pub use open::{Dataset, Sample};
+pub use parquet_table::{ParquetTable, files_of};
 pub use parts::{Part, content_parts};
 pub use summary::{Column, FileSummary, Part as DataPart};
 

@@ -27,13 +27,18 @@ use super::row::{ImageCell, Row};
 use super::summary::Column;
 use super::window::Window;
 
-/// An open file whose footer was checked.
+/// An open file of problems.
 pub(super) struct ParquetFile {
+    raw: RawFile,
+    columns: Columns,
+}
+
+/// An open file of whatever columns, whose footer was checked.
+pub(super) struct RawFile {
     path: PathBuf,
     file: File,
     file_bytes: u64,
     metadata: ParquetMetaData,
-    columns: Columns,
     /// Rows of each row group.
     group_rows: Vec<usize>,
 }
@@ -45,8 +50,8 @@ pub(super) struct RowGroup {
     pub(super) bytes: usize,
 }
 
-impl ParquetFile {
-    pub(super) fn open(path: &Path, keys: &DataKeys, limits: &DatasetLimits) -> Result<Self> {
+impl RawFile {
+    pub(super) fn open(path: &Path, limits: &DatasetLimits) -> Result<Self> {
         let file = File::open(path).map_err(Error::read(path))?;
         let file_bytes = file.metadata().map_err(Error::read(path))?.len();
         let footer = read_footer(path, &file, file_bytes, limits)?;
@@ -54,7 +59,6 @@ impl ParquetFile {
         let metadata = guard(path, || {
             ParquetMetaDataReader::decode_metadata(&footer).map_err(|e| e.to_string())
         })?;
-        let columns = guard(path, || Ok(Columns::find(path, &metadata, keys)))??;
         let mut group_rows = Vec::with_capacity(metadata.num_row_groups());
         for group in metadata.row_groups() {
             let rows = usize::try_from(group.num_rows())
@@ -69,7 +73,6 @@ impl ParquetFile {
             file,
             file_bytes,
             metadata,
-            columns,
             group_rows,
         })
     }
@@ -78,20 +81,31 @@ impl ParquetFile {
         &self.group_rows
     }
 
+    pub(super) fn metadata(&self) -> &ParquetMetaData {
+        &self.metadata
+    }
+}
+
+impl ParquetFile {
+    pub(super) fn open(path: &Path, keys: &DataKeys, limits: &DatasetLimits) -> Result<Self> {
+        let raw = RawFile::open(path, limits)?;
+        let columns = guard(path, || Ok(Columns::find(path, &raw.metadata, keys)))??;
+        Ok(Self { raw, columns })
+    }
+
+    pub(super) fn group_rows(&self) -> &[usize] {
+        self.raw.group_rows()
+    }
+
     pub(super) fn summary(&self) -> Vec<Column> {
-        self.columns.summary(&self.metadata)
+        self.columns.summary(&self.raw.metadata)
     }
 
     /// Reads and unpacks a row group.
     pub(super) fn load(&self, group: usize, limits: &DatasetLimits) -> Result<RowGroup> {
-        let mut loading = Loading {
-            file: self,
-            group,
-            limits,
-            bytes: 0,
-        };
+        let mut loading = Loading::new(&self.raw, group, limits);
         let columns = &self.columns;
-        let images = loading.images()?;
+        let images = loading.images(columns)?;
         let problems = loading.texts(columns.problem)?;
         let answers = loading.texts(columns.answer)?;
         let solutions = columns
@@ -125,21 +139,26 @@ impl ParquetFile {
 }
 
 /// One row group on its way into memory.
-struct Loading<'a> {
-    file: &'a ParquetFile,
+pub(super) struct Loading<'a> {
+    file: &'a RawFile,
     group: usize,
     limits: &'a DatasetLimits,
     bytes: usize,
 }
 
-impl Loading<'_> {
+impl<'a> Loading<'a> {
+    pub(super) fn new(file: &'a RawFile, group: usize, limits: &'a DatasetLimits) -> Self {
+        Self {
+            file,
+            group,
+            limits,
+            bytes: 0,
+        }
+    }
+
     /// The images of each row. Paths are read where bytes are missing.
-    fn images(&mut self) -> Result<Vec<Vec<ImageCell>>> {
-        let Columns {
-            images,
-            image_paths,
-            ..
-        } = self.file.columns;
+    fn images(&mut self, columns: &Columns) -> Result<Vec<Vec<ImageCell>>> {
+        let (images, image_paths) = (columns.images, columns.image_paths);
         let (bytes, paths) = match (images, image_paths) {
             (None, None) => return Ok(Vec::new()),
             (Some(leaf), _) => (Some(self.entries::<ByteArrayType>(leaf)?), image_paths),
@@ -181,7 +200,7 @@ impl Loading<'_> {
     }
 
     /// One value per row.
-    fn texts(&mut self, leaf: Leaf) -> Result<Vec<Option<ByteArray>>> {
+    pub(super) fn texts(&mut self, leaf: Leaf) -> Result<Vec<Option<ByteArray>>> {
         fn first<T>(rows: Vec<Vec<Option<T>>>) -> impl Iterator<Item = Option<T>> {
             rows.into_iter().map(|row| row.into_iter().next().flatten())
         }
@@ -204,8 +223,8 @@ impl Loading<'_> {
     }
 
     /// The entries of each row.
-    fn entries<D: DataType>(&mut self, leaf: Leaf) -> Result<Vec<Vec<Option<D::T>>>> {
-        let ParquetFile {
+    pub(super) fn entries<D: DataType>(&mut self, leaf: Leaf) -> Result<Vec<Vec<Option<D::T>>>> {
+        let RawFile {
             path,
             metadata,
             group_rows,
@@ -293,7 +312,7 @@ impl Loading<'_> {
     }
 
     fn read(&self, start: u64, length: usize) -> Result<Vec<u8>> {
-        let ParquetFile {
+        let RawFile {
             path,
             file,
             file_bytes,
