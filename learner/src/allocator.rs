@@ -5,8 +5,10 @@
 )]
 
 /// Bytes above which a block would be mapped by itself, and free bytes above which memory goes back to the system: the
-/// largest that the interface takes, 2 GiB.
+/// largest number that the interface has room for, 2 GiB.
 const NEVER: libc::c_int = libc::c_int::MAX;
+/// The largest block that older versions keep.
+const OLD_LIMIT: libc::c_int = 32 << 20;
 
 /// Compiled products that oneDNN keeps, and libtorch's layer over it. They are compiled for their shapes, and micro-batches have
 /// hardly ever the same: with the libraries' own 1024 the process grew by 0.9 GB over a hundred steps. To compile one takes
@@ -28,13 +30,14 @@ pub fn bound_product_caches() {
 /// system fills each page of it with zeros first: a tenth and more of an update. Before any thread is started.
 pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: plain settings of the allocator. It may refuse them, then things are slower and nothing else.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, NEVER);
-    }
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: as above.
-    unsafe {
-        libc::mallopt(libc::M_TRIM_THRESHOLD, NEVER);
+    {
+        let set = |parameter, value| {
+            // SAFETY: a plain setting of the allocator, which says whether it took it.
+            unsafe { libc::mallopt(parameter, value) == 1 }
+        };
+        // One of the two settings alone would switch off the allocator's own adaptation and be worse than none.
+        if set(libc::M_MMAP_THRESHOLD, NEVER) || set(libc::M_MMAP_THRESHOLD, OLD_LIMIT) {
+            set(libc::M_TRIM_THRESHOLD, NEVER);
+        }
     }
 }

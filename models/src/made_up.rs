@@ -66,7 +66,7 @@ pub fn count(text: &str) -> std::result::Result<usize, String> {
     text.parse::<usize>()
         .ok()
         .filter(|count| (1..=1 << 20).contains(count))
-        .ok_or_else(|| "expected a whole number of at least 1".to_owned())
+        .ok_or_else(|| "expected a whole number from 1 to 1048576".to_owned())
 }
 
 /// An image's size in pixels; 0 x 0 is none.

@@ -12,7 +12,7 @@ use shared::config::{
 /// update of a step. `models random` makes a checkpoint of any size to measure with.
 #[derive(Args, Debug, Clone)]
 #[command(
-    after_help = "Examples:\n  learner bench --model models/geo-mini/model\n  learner bench --model FOLDER --no-tor --one-by-one\n  learner bench --model FOLDER --image 644x644 --group-size 12 --new-tokens 150 --json bench.json"
+    after_help = "Advantages are made up, so --advantage changes nothing here, nor does --importance-correction.\n\nExamples:\n  learner bench --model models/geo-mini/model\n  learner bench --model FOLDER --no-tor --one-by-one\n  learner bench --model FOLDER --image 644x644 --group-size 12 --new-tokens 150 --json bench.json"
 )]
 pub struct BenchArgs {
     /// What is measured.

@@ -41,7 +41,12 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(processor: &Processor, batch: &Batch, weights: &[f32]) -> Self {
+    pub(super) fn new(
+        processor: &Processor,
+        batch: &Batch,
+        weights: &[f32],
+        is_vision_frozen: bool,
+    ) -> Self {
         let config = &processor.config;
         let decoder_tokens = batch
             .groups
@@ -78,8 +83,8 @@ impl Work {
             weighted_tokens,
             decoder_tokens,
             patches,
-            // Two operations a multiplication, three products a layer.
-            flops: 6.0 * (vision + decoder + head),
+            // Two operations a multiplication, three products a layer; where nothing is trained, the first of them.
+            flops: 6.0 * (decoder + head) + if is_vision_frozen { 2.0 } else { 6.0 } * vision,
         }
     }
 }

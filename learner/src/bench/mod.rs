@@ -41,6 +41,7 @@ pub fn bench(
     out: &mut dyn Write,
 ) -> Result<()> {
     let config = args.config();
+    config.check()?;
     let resolved = config.resolved();
     let processor = Processor::from_dir(&args.shape.model)?;
     let device = device::open(args.device)?;
@@ -61,9 +62,17 @@ pub fn bench(
     let mut optimizer = OptimizerSettings::new(&config.learner, 1);
     optimizer.lr = 0.0; // every round finds the same policy
     optimizer.weight_decay = 0.0;
+    let reference = match resolved.kl_coef > 0.0 {
+        true => Some(Model::load(
+            &processor.config,
+            &Checkpoint::open(&args.shape.model)?,
+            device,
+        )?),
+        false => None,
+    };
     let mut policy = Policy {
         model,
-        reference: None,
+        reference,
         images: processor.images.clone(),
         optimizer: AdamW::new(optimizer),
         settings: UpdateSettings {
@@ -79,9 +88,10 @@ pub fn bench(
     let mut batch = workload::batch(args, &processor)?;
     // On policy, as the first update of a step is.
     batch.rollout_logprobs = policy.logprobs(&policy.model, &batch)?;
+    let reference_logprobs = policy.reference_logprobs(&batch)?;
     let advantages = workload::advantages(&batch);
     let tor = TokenWeights::of(&batch, &config.learner.tokens, &resolved, args.shape.seed);
-    let work = Work::new(&processor, &batch, &tor.weights);
+    let work = Work::new(&processor, &batch, &tor.weights, args.freeze_vision);
     let floor = Floor::new(&processor.config, &work, device);
     let one_by_one = args.one_by_one.then(|| workload::one_by_one(&batch));
 
@@ -92,7 +102,7 @@ pub fn bench(
         let targets = Targets {
             advantages: &advantages,
             weights: &tor.weights,
-            reference_logprobs: &[],
+            reference_logprobs: &reference_logprobs,
             importance: None,
         };
         let start = Instant::now();

@@ -48,8 +48,8 @@ pub fn bench(
     let progress = telemetry.progress(None);
     let weights = WeightsFile::of(&args.shape.model, &processor.config, &progress, stop)?;
     let threads = Threads::new(args.shape.threads, args.pin_threads);
-    threads.pin_caller();
     let loader = EngineLoader::new(&processor.config, threads, EngineKind::Cpu, args.precision)?;
+    threads.pin_caller();
     let bench = Bench {
         args,
         workload: Workload::new(args, &processor)?,

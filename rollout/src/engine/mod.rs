@@ -35,6 +35,7 @@ mod spent;
 mod stream;
 
 use std::collections::HashMap;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use shared::ids::PolicyVersion;
@@ -89,6 +90,15 @@ pub struct Engine {
     num_groups: u64,
     num_tokens: u64,
     spent: Spent,
+    /// Frees the weights before these.
+    retiring: Option<JoinHandle<()>>,
+}
+
+impl Drop for Engine {
+    /// The library's memory must not be in use when the process ends.
+    fn drop(&mut self) {
+        self.finish_retiring();
+    }
 }
 
 impl Engine {
@@ -115,6 +125,7 @@ impl Engine {
             settings,
             model,
             version,
+            retiring: None,
         })
     }
 
@@ -145,7 +156,16 @@ impl Engine {
     /// Goes on with other weights. Responses under way keep what is cached of their prompt and say so in their versions.
     pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) {
         self.version = version;
-        std::mem::replace(&mut self.model, model).retire();
+        let old = std::mem::replace(&mut self.model, model);
+        self.finish_retiring(); // of the weights before those: one at a time
+        self.retiring = old.retire();
+    }
+
+    fn finish_retiring(&mut self) {
+        if let Some(thread) = self.retiring.take() {
+            // A panic there has been reported by itself.
+            let _ = thread.join();
+        }
     }
 
     /// The weights in use.

@@ -17,6 +17,7 @@ mod runtime;
 mod threads;
 
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use models::checkpoint::{F32Layout, QuantizedMatrix, quantized_matrices};
 use models::config::ModelConfig;
@@ -151,6 +152,7 @@ impl EngineLoader {
             decoder: opening(true).open(&self.decoder, int8)?,
             vision: opening(false).open(&self.vision, Vec::new())?,
             gate: gate.clone(),
+            spawner: self.spawner.clone(),
         })
     }
 
@@ -193,6 +195,7 @@ pub struct EngineModel {
     vision: Session,
     /// Of the threads of both.
     gate: Gate,
+    spawner: Spawner,
 }
 
 /// Next-token logits, f32 `[R, V]`.
@@ -230,12 +233,16 @@ impl EngineModel {
         EngineLoader::new(config, threads, kind, precision)?.load(weights, Haste::Now)
     }
 
-    /// Frees it on a thread of its own, at low priority: giving back gigabytes takes as long as a step.
-    pub fn retire(self) {
-        std::thread::spawn(move || {
+    /// Frees it on a thread of its own, at low priority: giving back gigabytes takes as long as a step. Join that thread before
+    /// the process ends; none where it cannot be started, and the model is free already.
+    #[must_use]
+    pub fn retire(self) -> Option<JoinHandle<()>> {
+        let spawner = self.spawner.clone();
+        let free = move || {
             threads::step_back();
             drop(self);
-        });
+        };
+        spawner.spawn(Box::new(free)).ok()
     }
 
     /// The model's dimensions.

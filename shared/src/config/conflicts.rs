@@ -43,9 +43,16 @@ fn advantage(config: &RunConfig, args: &ObjectiveArgs, resolved: &Resolved) -> R
         chosen,
     )?;
     let group_size = config.rollout.group_size;
-    if is_pass_k && resolved.pass_k > group_size {
+    if is_pass_k && group_size < 2 {
+        return refuse(
+            "advantage = \"pass-at-k\" in [learner] needs group_size of at least 2 in [rollout]"
+                .to_owned(),
+        );
+    }
+    if is_pass_k && resolved.pass_k >= group_size {
         return refuse(format!(
-            "pass_k ({}) in [learner] is larger than group_size ({group_size}) in [rollout]",
+            "pass_k ({}) in [learner] is not below group_size ({group_size}) in [rollout]: the best of all responses is the same \
+             whichever is looked at, and every advantage would be 0",
             resolved.pass_k
         ));
     }
@@ -112,12 +119,25 @@ fn kl(args: &ObjectiveArgs, resolved: &Resolved) -> Result<()> {
     for (given, key) in [
         (args.kl_in.is_some(), "kl_in"),
         (args.kl_target.is_some(), "kl_target"),
+        (args.kl_weighted, "kl_weighted"),
+        (
+            args.kl_estimator
+                .is_some_and(|given| given != KlEstimator::Off),
+            "kl_estimator",
+        ),
     ] {
         if given && !has_kl {
             return refuse(format!(
                 "{key} in [learner] has no effect without a KL term: give kl_coef above 0, or leave it out"
             ));
         }
+    }
+    if args.kl_coef.is_some_and(|given| given > 0.0) && args.kl_estimator == Some(KlEstimator::Off)
+    {
+        return refuse(
+            "kl_coef and kl_estimator = \"off\" in [learner] contradict each other: leave one out"
+                .to_owned(),
+        );
     }
     if args.kl_horizon.is_some() && args.kl_target.is_none() {
         return refuse(
@@ -150,7 +170,7 @@ fn importance(args: &ObjectiveArgs, resolved: &Resolved) -> Result<()> {
     needs(
         args.importance_cap.is_some(),
         "importance_cap",
-        !is_band,
+        !is_band && chosen != ImportanceCorrection::Off,
         "importance_correction = \"token\" or \"sequence\"",
         chosen,
     )?;
@@ -203,12 +223,22 @@ fn tokens(args: &TokenArgs, resolved: &Resolved) -> Result<()> {
             perceives,
             sets,
         ),
+        (
+            args.perception_signal.is_some(),
+            "perception_signal",
+            perceives,
+            sets,
+        ),
         (args.vppo_min.is_some(), "vppo_min", chosen == Vppo, vppo),
         (args.vppo_max.is_some(), "vppo_max", chosen == Vppo, vppo),
     ] {
         needs(given, key, fits, what, chosen)?;
     }
     match args.vppo_max {
+        Option::None if chosen == Vppo && resolved.vppo_min > 1.0 => refuse(format!(
+            "vppo_min ({}) in [learner] above 1 needs vppo_max: the factors' mean is 1 without it",
+            resolved.vppo_min
+        )),
         Some(max) if max < resolved.vppo_min => refuse(format!(
             "vppo_max ({max}) is below vppo_min ({}) in [learner]",
             resolved.vppo_min

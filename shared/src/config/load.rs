@@ -6,7 +6,6 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
 
-use super::conflicts;
 use super::error::{Error, Result};
 use super::file::{self, FileArgs};
 use super::save::FILE_NAME;
@@ -116,6 +115,6 @@ fn check(config: &RunConfig) -> Result<()> {
             "mini_batch_prompts ({mini}) is larger than batch_prompts ({}) in [learner]",
             learner.batch_prompts
         )),
-        _ => conflicts::check(config),
+        _ => config.check(),
     }
 }

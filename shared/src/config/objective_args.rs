@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::choices::{
     Advantage, Aggregation, Algo, GroupFilter, ImportanceCorrection, KlEstimator, KlIn, Surrogate,
 };
-use super::values::{above_one, at_least, below_one, finite, non_negative, positive, switch};
+use super::values::{above_one, at_least, finite, non_negative, positive, share, switch};
 
 /// Keys of `[learner]` that say what is maximised. `None` where the default depends on other keys: see [`super::resolve`].
 #[derive(Args, Serialize, Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ pub struct ObjectiveArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advantage_std: Option<bool>,
 
-    /// k of --advantage pass-at-k, at most --group-size [default: 4]
+    /// k of --advantage pass-at-k, below the group_size of [rollout] [default: 4, or what that allows]
     #[arg(long, value_name = "K", value_parser = at_least(1), help_heading = "Algorithm")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_k: Option<usize>,
@@ -38,7 +38,7 @@ pub struct ObjectiveArgs {
     pub surrogate: Option<Surrogate>,
 
     /// Lower clip of the importance ratio: 1 - X (eqs. 2, 4); with gmpo exp(-X) [default: 0.2, cispo none, gspo 3e-4, gmpo 0.4]
-    #[arg(long, value_name = "X", value_parser = below_one, help_heading = "Algorithm")]
+    #[arg(long, value_name = "X", value_parser = share, help_heading = "Algorithm")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_low: Option<f64>,
 

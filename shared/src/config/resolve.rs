@@ -156,6 +156,14 @@ impl Preset {
 }
 
 impl RunConfig {
+    /// Refuses choices of `[learner]` that contradict each other.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn check(&self) -> super::Result<()> {
+        super::conflicts::check(self)
+    }
+
     /// Fills what was left open in `[learner]`.
     #[must_use]
     pub fn resolved(&self) -> Resolved {
@@ -195,7 +203,10 @@ impl RunConfig {
         let is_vppo = weights == TokenWeighting::Vppo;
         Resolved {
             advantage,
-            pass_k: args.pass_k.unwrap_or(4),
+            pass_k: args.pass_k.unwrap_or_else(|| {
+                let group_size = self.rollout.group_size;
+                4.min(group_size.saturating_sub(1)).max(1)
+            }),
             surrogate,
             clip_low: args.clip_low.unwrap_or(clip_low),
             clip_high: args.clip_high.unwrap_or(clip_high),

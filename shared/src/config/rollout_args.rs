@@ -25,7 +25,8 @@ pub struct RolloutArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
 
-    /// Keep each of them on a core of its own: steadier on a machine with other work, slower where they must share a core
+    /// Keep each of them on a core of its own, from the first that the process may use: several rollouts on a machine need taskset
+    /// as well. Steadier beside other work, slower where they must share a core
     #[arg(long, value_parser = switch, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
     #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Engine")]
     pub pin_threads: bool,

@@ -52,6 +52,11 @@ pub(super) fn positive_fraction(text: &str) -> Result<f64, String> {
     )
 }
 
+/// [0, 1]
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
+}
+
 /// [0, 1)
 pub(super) fn below_one(text: &str) -> Result<f64, String> {
     number(

@@ -96,7 +96,7 @@ impl Spawner {
         Ok(Self { requests })
     }
 
-    fn spawn(&self, work: Work) -> ort::Result<JoinHandle<()>> {
+    pub(super) fn spawn(&self, work: Work) -> ort::Result<JoinHandle<()>> {
         let (reply, made) = bounded(1);
         let sent = self.requests.send((work, reply)).ok();
         match sent.and_then(|()| made.recv().ok()) {
