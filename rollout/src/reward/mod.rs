@@ -3,7 +3,8 @@
 //! # Layout
 //! - [`Verifier`]: what a run grades with; [`Verdict`] says what it found. [`score`]: the parts and their weighted sum
 //! - `extract`: the last `\boxed{}` of a response
-//! - `equivalence`, `compare`: are two answers the same answer; `answer`, `read`, `choice`, `phrase`: what kind of answer it is
+//! - `equivalence`, `compare`: are two answers the same answer; what kind of answer it is: `answer`, read by `read`, `relation`, `name`,
+//!   `layout`; `choice` and `phrase` for letters and words
 //! - `math`: LaTeX to an expression tree to a canonical form or to many digits, every step bounded
 //! - `compat`: what mathruler would say
 //! - `format`: `<think> ... </think> ... \boxed{}`
@@ -21,10 +22,13 @@ pub mod compat;
 mod equivalence;
 mod extract;
 mod format;
+mod layout;
 mod math;
+mod name;
 mod overlong;
 mod phrase;
 mod read;
+mod relation;
 mod verdict;
 mod verifier;
 

@@ -108,6 +108,13 @@ impl Value {
 
     pub(crate) fn multiply(&self, other: &Self, fuel: &mut Fuel) -> Result<Self, Stop> {
         let numerator = self.numerator.multiply(&other.numerator, fuel)?;
+        if self.denominator.is_one() && other.denominator.is_one() {
+            let denominator = Sum::constant(BigRational::one());
+            return Ok(Self {
+                numerator,
+                denominator,
+            });
+        }
         Self::new(
             numerator,
             self.denominator.multiply(&other.denominator, fuel)?,
@@ -156,7 +163,8 @@ impl Value {
         if denominator.0.is_empty() {
             return Err(Stop::Undefined);
         }
-        let Some((monomial, coefficient)) = denominator.single() else {
+        let term = denominator.single().filter(|_| !denominator.is_one());
+        let Some((monomial, coefficient)) = term else {
             return Ok(Self {
                 numerator,
                 denominator,

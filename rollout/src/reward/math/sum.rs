@@ -13,7 +13,7 @@ use num_traits::{One as _, Zero as _};
 use super::{Fuel, Stop};
 
 const MAX_TERMS: usize = 256;
-const MAX_BITS: u64 = 4096;
+const MAX_BITS: u64 = 2048;
 pub(super) const MAX_EXPONENT: i64 = 1000;
 
 /// What cannot be taken apart.
@@ -60,22 +60,23 @@ impl Sum {
     }
 
     pub(super) fn add(&self, other: &Self, fuel: &mut Fuel) -> Result<Self, Stop> {
-        fuel.burn(1 + other.0.len())?;
+        fuel.burn(1 + self.0.len() + other.0.len())?;
         let mut sum = self.clone();
         for (monomial, coefficient) in &other.0 {
+            fuel.burn(4 + work(coefficient, coefficient))?;
             sum.add_term(monomial.clone(), coefficient)?;
         }
         Ok(sum)
     }
 
     fn add_term(&mut self, monomial: Monomial, coefficient: &BigRational) -> Result<(), Stop> {
-        let total = self
+        let sum = self
             .0
             .remove(&monomial)
-            .map_or_else(|| coefficient.clone(), |before| before + coefficient);
-        check_size(&total)?;
-        if !total.is_zero() {
-            self.0.insert(monomial, total);
+            .map_or_else(|| coefficient.clone(), |before| plus(&before, coefficient));
+        check_size(&sum)?;
+        if !sum.is_zero() {
+            self.0.insert(monomial, sum);
         }
         if self.0.len() > MAX_TERMS {
             Err(Stop::Limit)
@@ -88,14 +89,47 @@ impl Sum {
         let mut product = Self::default();
         for (left, p) in &self.0 {
             for (right, q) in &other.0 {
-                fuel.burn(2 + left.len() + right.len())?;
+                fuel.burn(4 + 2 * (left.len() + right.len()) + work(p, q))?;
                 let (monomial, factor) = multiply_monomials(left, right)?;
-                let coefficient = p * q * factor;
+                let coefficient = times(&times(p, q), &factor);
                 check_size(&coefficient)?;
                 product.add_term(monomial, &coefficient)?;
             }
         }
         Ok(product)
+    }
+}
+
+/// Steps to add or multiply two fractions: to reduce the result is quadratic in their length.
+fn work(p: &BigRational, q: &BigRational) -> usize {
+    let bits: u64 = [p.numer(), p.denom(), q.numer(), q.denom()]
+        .iter()
+        .map(|part| part.bits())
+        .sum();
+    let steps = if p.is_integer() && q.is_integer() {
+        bits >> 6
+    } else {
+        (bits * bits) >> 10
+    };
+    usize::try_from(steps).unwrap_or(usize::MAX)
+}
+
+/// Without the search for a common factor where there is nothing to reduce.
+fn times(p: &BigRational, q: &BigRational) -> BigRational {
+    if q.is_one() {
+        p.clone()
+    } else if p.is_integer() && q.is_integer() {
+        BigRational::from(p.numer() * q.numer())
+    } else {
+        p * q
+    }
+}
+
+fn plus(p: &BigRational, q: &BigRational) -> BigRational {
+    if p.is_integer() && q.is_integer() {
+        BigRational::from(p.numer() + q.numer())
+    } else {
+        p + q
     }
 }
 

@@ -83,14 +83,12 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
         rest = chars.as_str();
         match mark {
             Some('!') => {}
-            Some(',') => {
-                if !(out.ends_with(|c: char| c.is_ascii_digit()) && starts_with_three_digits(rest))
-                {
-                    out.push(' ');
-                }
-            }
-            Some(';' | ':' | ' ' | '(' | ')' | '[' | ']' | '>') => out.push(' '),
-            // `\\$5` is 5 dollars; a bare `$` opens a formula.
+            // `1\,234`
+            Some(',')
+                if out.ends_with(|c: char| c.is_ascii_digit())
+                    && starts_with_three_digits(rest) => {}
+            Some(',' | ';' | ':' | ' ' | '(' | ')' | '[' | ']' | '>') => out.push(' '),
+            // `\$5` is 5 dollars; a bare `$` opens a formula.
             Some('$') => {
                 is_money |= out.trim().is_empty();
                 out.push(' ');
@@ -100,7 +98,7 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
                 out.push('\\');
                 out.push(other);
             }
-            // `12\\ ` with its space cut off.
+            // `12\ ` with its space cut off.
             None => {}
         }
     }

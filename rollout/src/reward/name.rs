@@ -1,0 +1,83 @@
+//! What an equation is about: the side that is a name.
+
+use super::layout::bracket;
+use super::math::parse::GREEK;
+use super::math::token::{Kind, Token};
+
+/// What an equation is about.
+pub(super) struct Name {
+    pub(super) text: String,
+    pub(super) is_compound: bool,
+}
+
+/// The name on one side of an equation: `x`, `AB`, `m\angle A`, `f(2)`, `\sin A`, `\frac{AB}{CD}`; not `2x`.
+pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
+    const MARKS: [&str; 17] = [
+        "angle",
+        "overline",
+        "triangle",
+        "measuredangle",
+        "widehat",
+        "overset",
+        "arc",
+        "overarc",
+        "vec",
+        "hat",
+        "bar",
+        "square",
+        "odot",
+        "Delta",
+        "overrightarrow",
+        "circ",
+        "parallel",
+    ];
+    const FUNCTIONS: [&str; 6] = ["sin", "cos", "tan", "cot", "sec", "csc"];
+    let mut text = String::new();
+    let (mut is_after_mark, mut is_compound, mut depth) = (false, false, 0_i32);
+    for (position, token) in tokens.iter().enumerate() {
+        let next_is_angle = tokens
+            .get(position + 1)
+            .is_some_and(|t| t.is_command(&["angle"]));
+        depth += bracket(token);
+        match &token.kind {
+            Kind::Letter('m') if next_is_angle => {}
+            Kind::Letter(letter) => text.push(*letter),
+            Kind::Word(word) if token.is_text || FUNCTIONS.contains(&word.as_str()) => {
+                text.push_str(word);
+            }
+            Kind::Digit(digit) if is_after_mark || depth > 0 && text.ends_with('(') => {
+                text.push_str(&digit.to_string());
+            }
+            Kind::Mark(mark @ ('\'' | '_' | '(' | ')' | '{' | '}' | ','))
+                if position > 0 || *mark == '(' =>
+            {
+                text.push(*mark);
+            }
+            Kind::Mark('|') => text.push('|'),
+            Kind::Mark(mark @ ('/' | ':')) if position > 0 && depth == 0 => {
+                text.push(*mark);
+                is_compound = true;
+            }
+            Kind::Command(name) if matches!(name.as_str(), "frac" | "dfrac" | "tfrac") => {
+                text.push_str(name);
+                is_compound = true;
+            }
+            Kind::Command(name)
+                if MARKS.contains(&name.as_str())
+                    || FUNCTIONS.contains(&name.as_str())
+                    || GREEK.contains(&name.as_str()) =>
+            {
+                text.push_str(name);
+            }
+            _ => return None,
+        }
+        is_after_mark = token.is_command(&["angle"])
+            || token.is_mark('_')
+            || (is_after_mark && (token.is_mark('{') || matches!(token.kind, Kind::Digit(_))));
+    }
+    // Segments and areas have quotients with names of their own, unknowns have not: `x / y = 4` may be the question.
+    let is_segment =
+        |token: &Token| !matches!(token.kind, Kind::Letter(c) if c.is_ascii_lowercase());
+    let is_name = !text.is_empty() && (!is_compound || tokens.iter().all(is_segment));
+    is_name.then_some(Name { text, is_compound })
+}

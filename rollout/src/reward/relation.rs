@@ -1,0 +1,193 @@
+//! Tokens to a statement: equations, inequalities, chains of both.
+
+use super::answer::{Answer, Quantity, Relation, Sign};
+use super::compare::{is_rounding, same_quantity};
+use super::math::Stop;
+use super::math::expr::Expr;
+use super::math::numeric::has_variables;
+use super::math::token::Token;
+use super::name::{Name, name_of};
+use super::read::Reader;
+
+impl Reader<'_> {
+    /// `x \in (1, 3)`
+    pub(super) fn membership(
+        &mut self,
+        tokens: &[Token],
+        position: usize,
+        depth: usize,
+    ) -> Result<Answer, Stop> {
+        let (left, right) = tokens.split_at(position);
+        let name = name_of(left).ok_or(Stop::Syntax)?;
+        let content = self.answer(right.get(1..).unwrap_or_default(), depth + 1)?;
+        Ok(Answer::Named {
+            name: name.text,
+            is_compound: false,
+            content: Box::new(content),
+            equation: None,
+        })
+    }
+
+    pub(super) fn relation(&mut self, tokens: &[Token], depth: usize) -> Result<Answer, Stop> {
+        let parts: Vec<&[Token]> = tokens.split(|token| Sign::of(token).is_some()).collect();
+        let signs: Vec<&Token> = tokens
+            .iter()
+            .filter(|token| Sign::of(token).is_some())
+            .collect();
+        match (parts.as_slice(), signs.as_slice()) {
+            ([left, right], [sign]) => {
+                let kind = Sign::of(sign).ok_or(Stop::Syntax)?;
+                if kind == Sign::Equal && name_of(left).is_none() && name_of(right).is_none() {
+                    // `3+1=4`, `\sqrt{2} \approx 1.41`
+                    if let Some(forms) = self.forms(&parts, &signs)? {
+                        return Ok(forms);
+                    }
+                }
+                self.simple_relation(left, kind, right, depth)
+            }
+            ([low, middle, high], [a, b]) if Sign::of(a) != Some(Sign::Equal) => {
+                self.between(low, [a, b], middle, high)
+            }
+            ([first, rest @ ..], [sign, signs @ ..]) if Sign::of(sign) == Some(Sign::Equal) => {
+                // `x = 3 + 1 = 4`
+                let name = name_of(first);
+                // `AB = CD = 12`
+                let num_names = rest
+                    .iter()
+                    .take_while(|part| name.is_some() && name_of(part).is_some())
+                    .count();
+                let is_equal = |sign: &&Token| Sign::of(sign) == Some(Sign::Equal);
+                let (rest, signs) = match (rest.get(num_names..), signs.get(num_names..)) {
+                    (Some(rest), Some(signs)) if !rest.is_empty() && signs.iter().all(is_equal) => {
+                        (rest, signs)
+                    }
+                    _ => return Err(Stop::Syntax),
+                };
+                let forms = match &name {
+                    Some(_) => self.forms(rest, signs)?,
+                    None => self.forms(&parts, &[&[*sign], signs].concat())?,
+                };
+                let forms = forms.ok_or(Stop::Syntax)?;
+                Ok(match name {
+                    Some(name) => Answer::Named {
+                        name: name.text,
+                        is_compound: name.is_compound,
+                        content: Box::new(forms),
+                        equation: None,
+                    },
+                    None => forms,
+                })
+            }
+            _ => Err(Stop::Syntax),
+        }
+    }
+
+    fn simple_relation(
+        &mut self,
+        left: &[Token],
+        sign: Sign,
+        right: &[Token],
+        depth: usize,
+    ) -> Result<Answer, Stop> {
+        let relation = |this: &mut Self| -> Result<Relation, Stop> {
+            let (left, right) = (this.quantity(left)?, this.quantity(right)?);
+            let is_name = |side: &Quantity| matches!(side.expr, Some(Expr::Variable(_)));
+            let is_constant =
+                |side: &Quantity| side.expr.as_ref().is_some_and(|e| !has_variables(e));
+            let is_solved =
+                is_name(&left) && is_constant(&right) || is_constant(&left) && is_name(&right);
+            Ok(Relation {
+                difference: left.value?.add(&right.value?.negated(), this.fuel)?,
+                sign,
+                is_solved,
+            })
+        };
+        if sign != Sign::Equal {
+            return relation(self).map(Answer::Relation);
+        }
+        // A plain name on either side first: `AB / CD = x` is about x.
+        let names = [(name_of(left), right), (name_of(right), left)];
+        let is_plain = |name: &Option<Name>| name.as_ref().is_some_and(|name| !name.is_compound);
+        let chosen = names
+            .iter()
+            .find(|(name, _)| is_plain(name))
+            .or_else(|| names.iter().find(|(name, _)| name.is_some()));
+        if let Some((Some(name), content)) = chosen {
+            let content = Box::new(self.answer(content, depth + 1)?);
+            let equation = relation(self).ok();
+            return Ok(Answer::Named {
+                name: name.text.clone(),
+                is_compound: name.is_compound,
+                content,
+                equation,
+            });
+        }
+        relation(self).map(Answer::Relation)
+    }
+
+    /// `1 < x \le 3` is x in `(1, 3]`.
+    fn between(
+        &mut self,
+        low: &[Token],
+        signs: [&Token; 2],
+        middle: &[Token],
+        high: &[Token],
+    ) -> Result<Answer, Stop> {
+        let name = name_of(middle).ok_or(Stop::Syntax)?;
+        let (a, b) = (Sign::of(signs[0]), Sign::of(signs[1]));
+        let (low, high) = (self.quantity(low)?, self.quantity(high)?);
+        let (a, b, low, high) = match a {
+            Some(Sign::Less | Sign::LessEqual) => (a, b, low, high),
+            Some(Sign::Greater | Sign::GreaterEqual) => {
+                (b.map(Sign::flipped), a.map(Sign::flipped), high, low)
+            }
+            _ => return Err(Stop::Syntax),
+        };
+        let open = match a {
+            Some(Sign::Less) => '(',
+            Some(Sign::LessEqual) => '[',
+            _ => return Err(Stop::Syntax),
+        };
+        let close = match b {
+            Some(Sign::Less) => ')',
+            Some(Sign::LessEqual) => ']',
+            _ => return Err(Stop::Syntax),
+        };
+        let items = vec![Answer::Quantity(low), Answer::Quantity(high)];
+        Ok(Answer::Named {
+            name: name.text,
+            is_compound: false,
+            content: Box::new(Answer::Group { open, close, items }),
+            equation: None,
+        })
+    }
+
+    /// The same number several times; what stands behind `\approx` is a rounding of it and no answer of its own. `None` where
+    /// they are not the same.
+    fn forms(&mut self, parts: &[&[Token]], signs: &[&Token]) -> Result<Option<Answer>, Stop> {
+        if parts.len() > 6 {
+            return Err(Stop::Limit);
+        }
+        let mut parts = parts.iter();
+        let first = self.quantity(parts.next().ok_or(Stop::Syntax)?)?;
+        let mut forms = vec![Answer::Quantity(first.clone())];
+        let mut is_rounded = false;
+        for (part, sign) in parts.zip(signs) {
+            if Sign::of(sign) != Some(Sign::Equal) {
+                return Err(Stop::Syntax);
+            }
+            let form = self.quantity(part)?;
+            is_rounded = is_rounded || sign.is_command(&["approx", "simeq"]);
+            if is_rounded {
+                if !is_rounding(&form, &first, self.fuel)? {
+                    return Ok(None);
+                }
+            } else if same_quantity(&form, &first, self.fuel)? {
+                forms.push(Answer::Quantity(form));
+            } else {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Answer::Forms(forms)))
+    }
+}
