@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn an_interval_is_as_wide_as_the_clusters_are_few() {
         let names: Vec<String> = (0..100).map(|n| n.to_string()).collect();
-        let half = |n: usize| if n % 2 == 0 { 1.0 } else { 0.0 };
+        let half = |n: usize| if n.is_multiple_of(2) { 1.0 } else { 0.0 };
         let [low, high] = interval((0..100).map(|n| (names[n].as_str(), half(n))));
         assert!(
             (low - 0.402).abs() < 0.02 && (high - 0.598).abs() < 0.02,
