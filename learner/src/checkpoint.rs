@@ -1,13 +1,16 @@
 //! Checkpoints: a plain Hugging Face folder, with what the trainer needs to go on exactly beside it.
 //!
 //! `runs/X/checkpoints/step-00000010/`: configuration, tokenizer and templates of the model, `model.safetensors` under
-//! the hub's names (f32), and `optimizer.safetensors`, `trainer.json`, `records.bin`. A folder has its name only once
-//! everything in it is durable.
+//! the hub's names (f32), and `optimizer.safetensors`, `trainer.json`, `records.bin`. Of a run with LoRA the weights are
+//! merged, and `adapter/` is what the run goes on from, over its base model. A folder has its name only once everything in
+//! it is durable.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use models::checkpoint::Checkpoint;
+use models::config::ModelConfig;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,8 +19,13 @@ use shared::config::RunConfig;
 use shared::ids::Ticket;
 use shared::record::GroupRecord;
 use shared::run_dir;
+use tch::Device;
 
+use crate::adapter;
+use crate::model::Model;
 use crate::model::folder::copy_companions;
+use crate::model::lora::Lora;
+use crate::model::selection::Selection;
 use crate::optimizer::AdamW;
 use crate::source::SourceState;
 use crate::tally::Tally;
@@ -27,6 +35,7 @@ const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const TRAINER: &str = "trainer.json";
 const RECORDS: &str = "records.bin";
+const ADAPTER: &str = "adapter";
 const PREFIX: &str = "step-";
 const TEMPORARY_PREFIX: &str = ".step-";
 
@@ -37,6 +46,8 @@ pub struct Snapshot<'a> {
     pub step: u64,
     /// The publication of that step.
     pub weights: &'a Path,
+    /// What was trained in place of the weights, if anything.
+    pub lora: Option<&'a Lora>,
     /// Moments and counters.
     pub optimizer: &'a AdamW,
     /// Where the data stands.
@@ -83,6 +94,33 @@ impl Saved {
     pub fn optimizer(&self) -> PathBuf {
         self.dir.join(OPTIMIZER)
     }
+
+    /// The folder of the adapters, if the run has any.
+    #[must_use]
+    pub fn adapter(&self) -> Option<PathBuf> {
+        let folder = self.dir.join(ADAPTER);
+        folder.is_dir().then_some(folder)
+    }
+
+    /// The model: its weights or, with LoRA, its adapters over the base, since merged weights are rounded.
+    pub fn model(
+        &self,
+        selection: &Selection,
+        config: &ModelConfig,
+        (base, base_folder): (&Checkpoint, &Path),
+        device: Device,
+    ) -> Result<Model> {
+        let weights = Checkpoint::open(&self.dir)?;
+        let Some(folder) = self.adapter() else {
+            return selection.load(config, &weights, device);
+        };
+        let mut model = selection.load(config, base, device)?;
+        if let Some(lora) = model.parameters_mut().lora_mut() {
+            adapter::load(&folder, lora)?;
+        }
+        adapter::check_base(model.parameters(), &weights, base_folder)?;
+        Ok(model)
+    }
 }
 
 /// Writes a checkpoint, keeps the newest `keep` ones, and returns its folder.
@@ -125,6 +163,12 @@ fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
     copy_companions(&snapshot.config.run.model, folder)?;
     write_model_config(&folder.join("config.json"))?;
     link(snapshot.weights, &folder.join(WEIGHTS))?;
+    if let Some(lora) = snapshot.lora {
+        let folder = folder.join(ADAPTER);
+        run_dir::create_folder(&folder)?;
+        adapter::save(&folder, lora, &snapshot.config.run.model)?;
+        sync_files(&folder)?;
+    }
     snapshot.optimizer.save(&folder.join(OPTIMIZER))?;
     let kept = &snapshot.source.kept;
     let state = TrainerState {
@@ -141,6 +185,10 @@ fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
     };
     fs::write(folder.join(TRAINER), serde_json::to_vec_pretty(&state)?)?;
     fs::write(folder.join(RECORDS), encode_records(kept))?;
+    sync_files(folder)
+}
+
+fn sync_files(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         run_dir::sync(&fs::File::open(&path)?, &path)?;

@@ -8,7 +8,7 @@
 //! - [`source`]: records from the rings of all rollouts, [`admission`]: which of them the model can take, [`ledger`] and
 //!   [`tally`]: the book of tickets
 //! - [`publish`]: parameters to the rollouts
-//! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly
+//! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly; [`adapter`]: LoRA's part of it, as PEFT has it
 //! - [`metrics`]: a step's numbers
 //!
 //! The algorithm, plain data and arithmetic:
@@ -33,6 +33,7 @@
 //!
 //! Read `train.rs` first.
 
+pub mod adapter;
 pub mod admission;
 pub mod advantage;
 pub mod after_sync;

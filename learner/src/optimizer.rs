@@ -176,7 +176,7 @@ impl AdamW {
         );
         optimizer.num_updates = u64::try_from(counters.int64_value(&[0]))?;
         optimizer.num_skipped = u64::try_from(counters.int64_value(&[1]))?;
-        for parameter in parameters.iter() {
+        for parameter in parameters.all() {
             let name = &parameter.spec.name;
             let mut take = |moment: &str| -> Result<Option<Tensor>> {
                 let Some(tensor) = tensors.remove(&format!("{moment}.{name}")) else {

@@ -15,6 +15,7 @@ use shared::ring::Consumer;
 use shared::run_dir;
 use shared::telemetry::{Metrics, Source as MetricsSource, Telemetry};
 
+use crate::adapter;
 use crate::after_sync::AfterSync;
 use crate::checkpoint::{self, Saved, Snapshot};
 use crate::device;
@@ -22,6 +23,8 @@ use crate::ledger::Sampling;
 use crate::loss::LossSettings;
 use crate::metrics::StepReport;
 use crate::model::Model;
+use crate::model::lora::LoraSettings;
+use crate::model::selection::Selection;
 use crate::optimizer::{AdamW, OptimizerSettings};
 use crate::reference_kl::KlController;
 use crate::source::{Source, SourceState};
@@ -78,6 +81,7 @@ impl<'a> Run<'a> {
         let images = ImageProcessor::from_dir(&config.run.model, &model_config.vision)?;
         let initial = Checkpoint::open(&config.run.model)?;
         initial.check(&model_config)?;
+        let selection = Selection::new(&model_config, args, config.run.seed)?;
         let device = device::open(args.device)?;
         if let Some(threads) = args.threads {
             tch::set_num_threads(i32::try_from(threads)?);
@@ -88,6 +92,9 @@ impl<'a> Run<'a> {
         run_dir::create(run_dir)?;
         // Refused before the control page is touched: a finished run stays finished.
         let saved = find_saved(run_dir, args.resume)?;
+        if let Some(saved) = &saved {
+            adapter::check(&saved.dir, saved.adapter().as_deref(), selection.lora())?;
+        }
         let mut control = LearnerControl::create_or_open(run_dir)?;
         if saved.is_none() && !args.resume {
             discard_rings(&control)?;
@@ -100,17 +107,18 @@ impl<'a> Run<'a> {
         let resolved = config.resolved();
         let loss = loss_settings(config);
         let mut model = match &saved {
-            Some(saved) => Model::load(&model_config, &Checkpoint::open(&saved.dir)?, device)?,
-            None => Model::load(&model_config, &initial, device)?,
+            Some(saved) => {
+                let base = (&initial, config.run.model.as_path());
+                saved.model(&selection, &model_config, base, device)?
+            }
+            None => selection.load(&model_config, &initial, device)?,
         };
         model.checkpoint_layers(args.checkpoint_layers);
-        if args.freeze_vision {
-            model.parameters_mut().freeze("visual.")?;
-        }
-        let reference = if resolved.kl_coef > 0.0 {
-            Some(Model::load(&model_config, &initial, device)?)
-        } else {
-            None
+        let reference = match (resolved.kl_coef > 0.0, selection.lora()) {
+            (false, _) => None,
+            // The base is there already, and stays as it is.
+            (true, Some(_)) => Some(model.base()?),
+            (true, None) => Some(Model::load(&model_config, &initial, device)?),
         };
         let updates_per_step =
             args.batch_prompts.div_ceil(resolved.mini_batch_prompts) * args.update_epochs;
@@ -226,6 +234,7 @@ impl<'a> Run<'a> {
         let snapshot = Snapshot {
             step: self.trainer.step,
             weights: &self.weights,
+            lora: self.trainer.policy.model.parameters().lora(),
             optimizer: &self.trainer.policy.optimizer,
             source: &source,
             config: &config,
@@ -362,6 +371,13 @@ fn report_start(config: &RunConfig, saved: Option<&Saved>, policy: &Policy) {
         "{model}: {num_trained} trained parameters, libtorch {}; run folder {run_dir}",
         device::version()
     );
+    if let Some(lora) = policy.model.parameters().lora() {
+        let LoraSettings { rank, alpha, .. } = lora.settings();
+        tracing::info!(
+            "LoRA of rank {rank}, alpha {alpha}, on {} layers; all else is frozen",
+            lora.layers().len()
+        );
+    }
     let Some(saved) = saved else { return };
     tracing::info!(
         "resuming after step {} from {}",

@@ -3,14 +3,16 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+use super::lora::Adapter;
 use super::parameters::Parameters;
 use super::product::Input;
 
-/// y = x W^T + b.
+/// y = x W^T + b, and an adapter's part where the layer has one.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor, // [out, in]
     bias: Option<Tensor>,
+    adapter: Option<Adapter>,
 }
 
 impl Linear {
@@ -24,6 +26,7 @@ impl Linear {
         Ok(Self {
             weight: parameters.get(&format!("{name}.weight"))?,
             bias,
+            adapter: parameters.adapter(name),
         })
     }
 
@@ -34,7 +37,11 @@ impl Linear {
 
     /// The same of an input that several layers read.
     pub fn read(&self, x: &Input) -> Tensor {
-        x.times(&self.weight, self.bias.as_ref())
+        let y = x.times(&self.weight, self.bias.as_ref());
+        match &self.adapter {
+            Some(adapter) => y + adapter.read(x),
+            None => y,
+        }
     }
 }
 

@@ -8,6 +8,8 @@
 //! | [`packed`], [`sets`] | a micro-batch as one flat list of tokens; prompts computed once per group; what is padded together |
 //! | [`vision`], [`decoder`] | the two towers |
 //! | [`attention`], [`mlp`], [`linear`], [`rotary`] | their layers |
+//! | [`lora`] | factors that are trained in place of matrices |
+//! | [`selection`], [`patterns`] | what a run trains, by name |
 //! | [`product`] | y = x W^T by the faster library |
 //! | [`trace`] | a pass that computes its layers again on the way back |
 //! | [`init`], [`folder`] | weights to start from nothing; weights as a Hugging Face folder |
@@ -17,11 +19,14 @@ pub mod decoder;
 pub mod folder;
 pub mod init;
 pub mod linear;
+pub mod lora;
 pub mod mlp;
 pub mod packed;
 pub mod parameters;
+pub mod patterns;
 pub mod product;
 pub mod rotary;
+pub mod selection;
 pub mod sets;
 pub mod trace;
 pub mod vision;
@@ -69,6 +74,11 @@ impl Model {
             decoder,
             is_checkpointed: false,
         })
+    }
+
+    /// The model without its adapters, over the same tensors: what it was before training.
+    pub fn base(&self) -> Result<Self> {
+        Self::new(&self.config, self.parameters.base(), self.device)
     }
 
     /// What the checkpoint's config.json says.

@@ -1,4 +1,4 @@
-//! Every tensor of the model under its published name, in publication order.
+//! Every tensor of the model under its published name, in publication order; and what is trained in place of some.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,7 +7,12 @@ use anyhow::{Context, Result, bail, ensure};
 use models::checkpoint::{Checkpoint, F32Layout};
 use models::config::ModelConfig;
 use models::names::{self, TensorSpec};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use tch::{Device, Kind, Tensor, no_grad};
+
+use super::lora::{Adapter, Lora, LoraSettings};
+use super::patterns;
 
 /// One trainable (or frozen) tensor.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Parameter {
 pub struct Parameters {
     entries: Vec<Parameter>,
     index: HashMap<String, usize>,
+    /// What is trained in their place, if anything.
+    lora: Option<Lora>,
 }
 
 impl Parameters {
@@ -65,7 +72,11 @@ impl Parameters {
             .enumerate()
             .map(|(i, parameter)| (parameter.spec.name.clone(), i))
             .collect();
-        Self { entries, index }
+        Self {
+            entries,
+            index,
+            lora: None,
+        }
     }
 
     /// A handle to the tensor of this name: same storage, same gradient.
@@ -77,15 +88,20 @@ impl Parameters {
         Ok(self.entries[*index].tensor.shallow_clone())
     }
 
-    /// All parameters, in publication order.
+    /// The model's own parameters, in publication order.
     pub fn iter(&self) -> impl Iterator<Item = &Parameter> {
         self.entries.iter()
     }
 
-    /// The parameters that are trained, in publication order.
+    /// The same and the adapters' factors.
+    pub fn all(&self) -> impl Iterator<Item = &Parameter> {
+        let factors = self.lora.iter().flat_map(Lora::factors);
+        self.entries.iter().chain(factors)
+    }
+
+    /// The parameters that are trained, in publication order; an adapter's factors come last.
     pub fn trainable(&self) -> impl Iterator<Item = &Parameter> {
-        self.entries
-            .iter()
+        self.all()
             .filter(|parameter| parameter.tensor.requires_grad())
     }
 
@@ -99,22 +115,71 @@ impl Parameters {
         self.entries.is_empty()
     }
 
-    /// Stops training every tensor whose name starts with `prefix` (`"visual."`: the whole vision tower).
-    /// An unknown prefix is an error, since a misspelt one would train what was meant to be frozen.
-    pub fn freeze(&mut self, prefix: &str) -> Result<usize> {
-        let mut frozen = 0;
+    /// Stops training every tensor that a pattern stands for (`visual.`: the whole vision tower); see [`patterns`].
+    pub fn freeze(&mut self, pattern: &str) -> Result<usize> {
+        let names: Vec<&str> = self.entries.iter().map(|p| p.spec.name.as_str()).collect();
+        let frozen = patterns::matching(pattern, &names)?.len();
         for parameter in &mut self.entries {
-            if parameter.spec.name.starts_with(prefix) {
-                // Same tensor behind both handles: the layers see the change.
-                parameter.tensor = parameter.tensor.set_requires_grad(false);
-                frozen += 1;
+            if patterns::is_match(pattern, &parameter.spec.name) {
+                parameter.freeze();
             }
         }
-        ensure!(
-            frozen > 0,
-            "nothing to freeze: no tensor's name starts with '{prefix}'"
-        );
         Ok(frozen)
+    }
+
+    /// Freezes everything and gives these layers adapters, which are trained instead. Before layers are built over it.
+    pub fn add_lora(&mut self, settings: LoraSettings, layers: &[String]) -> Result<()> {
+        let mut lora = Lora::new(settings);
+        for layer in layers {
+            let name = format!("{layer}.weight");
+            let number = *self
+                .index
+                .get(&name)
+                .with_context(|| format!("the model has no tensor named {name}"))?;
+            lora.add(layer, number as u64, &self.entries[number])?;
+        }
+        self.entries.iter_mut().for_each(Parameter::freeze);
+        self.lora = Some(lora);
+        Ok(())
+    }
+
+    /// The adapters, if there are any.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
+    /// The same, to overwrite.
+    pub fn lora_mut(&mut self) -> Option<&mut Lora> {
+        self.lora.as_mut()
+    }
+
+    /// The adapter of a layer, if it has one.
+    pub fn adapter(&self, layer: &str) -> Option<Adapter> {
+        self.lora.as_ref()?.adapter(layer)
+    }
+
+    /// The same tensors without adapters: handles, no copies.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        let handle = |parameter: &Parameter| Parameter {
+            spec: parameter.spec.clone(),
+            tensor: parameter.tensor.shallow_clone(),
+        };
+        Self::from_entries(self.entries.iter().map(handle).collect())
+    }
+
+    /// What a matrix lacks of the policy: (alpha / R) B A; `None` where the tensor has no adapter.
+    pub fn adapted(&self, name: &str) -> Option<Tensor> {
+        let adapter = self.adapter(name.strip_suffix(".weight")?)?;
+        Some(adapter.product())
+    }
+
+    /// A tensor as the policy has it, with its adapter's part, on the host.
+    fn merged(&self, parameter: &Parameter) -> Tensor {
+        match self.adapted(&parameter.spec.name) {
+            Some(part) => host_f32(&(parameter.tensor.detach() + part)),
+            None => host_f32(&parameter.tensor),
+        }
     }
 
     /// Whether any tensor whose name starts with `prefix` is trained.
@@ -125,7 +190,8 @@ impl Parameters {
 
     /// Drops all gradients.
     pub fn zero_grad(&mut self) {
-        for parameter in &mut self.entries {
+        let factors = self.lora.iter_mut().flat_map(Lora::factors_mut);
+        for parameter in self.entries.iter_mut().chain(factors) {
             parameter.tensor.zero_grad();
         }
     }
@@ -152,6 +218,7 @@ impl Parameters {
     }
 
     /// Writes header and values as one f32 safetensors file into `out` (`layout.total_bytes` long): what is published.
+    /// Adapters are merged matrix by matrix.
     pub fn write_f32(&self, layout: &F32Layout, out: &mut [u8]) -> Result<()> {
         ensure!(
             out.len() == layout.total_bytes,
@@ -166,7 +233,7 @@ impl Parameters {
                 bail!("the layout has no place for {name}")
             };
             let count: usize = parameter.spec.shape.iter().product();
-            let values = host_f32(&parameter.tensor);
+            let values = self.merged(parameter);
             values.f_copy_data_u8(&mut out[start..start + count * size_of::<f32>()], count)?;
         }
         Ok(())
@@ -175,29 +242,51 @@ impl Parameters {
     /// Saves the weights as a hub `model.safetensors` at `path`, f32 or (`bf16`) rounded to half the size.
     pub fn save(&self, path: &Path, bf16: bool) -> Result<()> {
         let kind = if bf16 { Kind::BFloat16 } else { Kind::Float };
-        let mut buffers = Vec::with_capacity(self.entries.len());
-        for parameter in &self.entries {
-            let values = host_f32(&parameter.tensor).to_kind(kind);
-            let count: usize = parameter.spec.shape.iter().product();
-            let mut bytes = vec![0u8; count * kind.elt_size_in_bytes()];
-            values.f_copy_data_u8(&mut bytes, count)?;
-            buffers.push(bytes);
-        }
-        let dtype = if bf16 {
-            safetensors::Dtype::BF16
-        } else {
-            safetensors::Dtype::F32
-        };
-        let mut views = Vec::with_capacity(buffers.len());
-        for (parameter, bytes) in self.entries.iter().zip(&buffers) {
-            let view =
-                safetensors::tensor::TensorView::new(dtype, parameter.spec.shape.clone(), bytes)?;
-            views.push((parameter.spec.name.as_str(), view));
-        }
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(views, Some(metadata), path)
-            .with_context(|| format!("cannot write {}", path.display()))
+        let tensors = self
+            .entries
+            .iter()
+            .map(|parameter| (parameter.spec.name.clone(), self.merged(parameter)));
+        write_safetensors(tensors, kind, path)
     }
+}
+
+impl Parameter {
+    /// Same tensor behind all handles: the layers see the change.
+    fn freeze(&mut self) {
+        self.tensor = self.tensor.set_requires_grad(false);
+    }
+}
+
+/// Writes tensors as one file that Python's libraries take for PyTorch's; f32 or bf16.
+pub fn write_safetensors(
+    tensors: impl Iterator<Item = (String, Tensor)>,
+    kind: Kind,
+    path: &Path,
+) -> Result<()> {
+    let dtype = match kind {
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Float => Dtype::F32,
+        other => bail!("{}: cannot write {other:?}", path.display()),
+    };
+    let mut buffers = Vec::new();
+    for (name, tensor) in tensors {
+        let shape = tensor.size();
+        let shape: Vec<usize> = shape
+            .into_iter()
+            .map(usize::try_from)
+            .collect::<Result<_, _>>()?;
+        let mut bytes = vec![0u8; tensor.numel() * kind.elt_size_in_bytes()];
+        let values = host_f32(&tensor).to_kind(kind);
+        values.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        buffers.push((name, shape, bytes));
+    }
+    let mut views = Vec::with_capacity(buffers.len());
+    for (name, shape, bytes) in &buffers {
+        views.push((name, TensorView::new(dtype, shape.clone(), bytes)?));
+    }
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The values on the host, f32, contiguous; outside the autograd graph.

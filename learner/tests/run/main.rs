@@ -20,6 +20,7 @@ use tests::Fixtures;
 use dice::{DiceRollout, Shift};
 
 mod dice;
+mod lora;
 mod mid_batch;
 mod source;
 mod update;

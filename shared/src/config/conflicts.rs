@@ -7,8 +7,8 @@ use clap::ValueEnum;
 
 use super::error::{Error, Result};
 use super::{
-    Advantage, Aggregation, ImportanceCorrection, KlEstimator, KlIn, ObjectiveArgs, Resolved,
-    RunConfig, Surrogate, TokenArgs, TokenWeighting, TorNormaliser,
+    Advantage, Aggregation, ImportanceCorrection, KlEstimator, KlIn, LearnerArgs, ObjectiveArgs,
+    Resolved, RunConfig, Surrogate, TokenArgs, TokenWeighting, TorNormaliser,
 };
 
 /// Refuses the first contradiction.
@@ -20,7 +20,8 @@ pub(super) fn check(config: &RunConfig) -> Result<()> {
     aggregation(args, &config.learner.tokens, &resolved)?;
     kl(args, &resolved)?;
     importance(args, &resolved)?;
-    tokens(&config.learner.tokens, &resolved)
+    tokens(&config.learner.tokens, &resolved)?;
+    lora(&config.learner)
 }
 
 fn advantage(config: &RunConfig, args: &ObjectiveArgs, resolved: &Resolved) -> Result<()> {
@@ -245,6 +246,24 @@ fn tokens(args: &TokenArgs, resolved: &Resolved) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+fn lora(args: &LearnerArgs) -> Result<()> {
+    let has_targets = args
+        .lora_targets
+        .as_ref()
+        .is_some_and(|names| !names.is_empty());
+    for (given, key) in [
+        (args.lora_alpha.is_some(), "lora_alpha"),
+        (has_targets, "lora_targets"),
+    ] {
+        if given && args.lora_rank == 0 {
+            return refuse(format!(
+                "{key} in [learner] has no effect without LoRA: give lora_rank above 0, or leave it out"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a key that was given where what was chosen ignores it.

@@ -129,6 +129,10 @@ impl Reader<'_> {
             Value::Integer(n) => n.to_string(),
             Value::Float(x) => x.to_string(),
             Value::Boolean(b) => b.to_string(),
+            Value::Array(items) if items.iter().all(Value::is_str) => {
+                let names: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+                names.join(",")
+            }
             other => return Err(refuse(format!("{} has no meaning here", kind(other)))),
         };
         let arg = OsString::from(format!("{flag}={text}"));
@@ -238,9 +242,13 @@ fn reason(error: &clap::Error) -> String {
     }
 }
 
-/// 1 is as good as 1.0 where a float is meant.
+/// 1 is as good as 1.0 where a float is meant, and "a,b" as ["a", "b"] where names are.
 fn same_kind(given: &Value, meant: &Value) -> bool {
-    given.same_type(meant) || matches!((given, meant), (Value::Integer(_), Value::Float(_)))
+    given.same_type(meant)
+        || matches!(
+            (given, meant),
+            (Value::Integer(_), Value::Float(_)) | (Value::String(_), Value::Array(_))
+        )
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 
 use super::device::Device;
+use super::names::Names;
 use super::objective_args::ObjectiveArgs;
 use super::token_args::TokenArgs;
 use super::values::{at_least, below_one, non_negative, positive, switch, whole};
@@ -75,10 +76,32 @@ pub struct LearnerArgs {
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive, help_heading = "Optimizer")]
     pub grad_clip: f64,
 
-    /// Leave the vision tower as it is
+    /// Leave tensors as they are: published names, separated by commas. `visual.blocks.0` stands for all below it, a
+    /// pattern with `*` for what it matches as a whole (`*.bias`)
+    #[arg(long, value_name = "PATTERNS", help_heading = "Optimizer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<Names>,
+
+    /// Leave the vision tower as it is: --freeze visual
     #[arg(long, value_parser = switch, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
     #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Optimizer")]
     pub freeze_vision: bool,
+
+    /// Train two factors of this rank beside each matrix instead of the matrices, which saves their gradients and optimizer
+    /// state; what is published is merged. 0 = off
+    #[arg(long, value_name = "R", default_value_t = 0, value_parser = at_least(0), help_heading = "LoRA")]
+    pub lora_rank: usize,
+
+    /// The factors' product counts alpha / rank [default: twice the rank]
+    #[arg(long, value_name = "X", value_parser = positive, help_heading = "LoRA")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_alpha: Option<f64>,
+
+    /// Layers that get factors: ends of their names, separated by commas, such as q_proj,v_proj; in both towers unless
+    /// frozen [default: all linear layers of the language model]
+    #[arg(long, value_name = "NAMES", help_heading = "LoRA")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_targets: Option<Names>,
 
     /// Where the learner computes: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu, help_heading = "Machine")]

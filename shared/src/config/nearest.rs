@@ -1,10 +1,8 @@
 //! "Did you mean": the known name nearest to an unknown one.
 
 /// The candidate with the smallest edit distance to `name`, when it is near enough to be meant.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A file may hold a key of any length; a long one is no slip of the finger.
     if name.len() > 64 {
         return None;

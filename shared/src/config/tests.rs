@@ -189,6 +189,61 @@ fn what_is_saved_is_loaded() {
     save(&dapo).unwrap();
 }
 
+#[test]
+fn names_are_a_list_in_a_file_and_commas_on_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().display();
+    let line = format!(
+        "learner --run-dir {run_dir} --freeze visual.,*.bias --lora-rank 8 --lora-targets q_proj,"
+    );
+    let config = learner(&line).unwrap();
+    let frozen = |config: &RunConfig| config.learner.freeze.as_deref().unwrap().to_vec();
+    assert_eq!(frozen(&config), ["visual.", "*.bias"]);
+    let text = std::fs::read_to_string(save(&config).unwrap()).unwrap();
+    assert!(
+        text.contains("\nfreeze = [\"visual.\", \"*.bias\"]\n"),
+        "{text}"
+    );
+    assert_eq!(
+        rollout(&format!("rollout --run-dir {run_dir}")).unwrap(),
+        config
+    );
+    // What a run has saved can be undone, and that again is saved.
+    let undone = learner(&format!("learner --run-dir {run_dir} --freeze=")).unwrap();
+    assert!(frozen(&undone).is_empty());
+    save(&undone).unwrap();
+    assert_eq!(
+        learner(&format!("learner --run-dir {run_dir}")).unwrap(),
+        undone
+    );
+
+    std::fs::write(
+        folder.path().join("config.toml"),
+        "[learner]\nfreeze = \"a, b\"\n",
+    )
+    .unwrap();
+    assert_eq!(
+        frozen(&learner(&format!("learner --run-dir {run_dir}")).unwrap()),
+        ["a", "b"]
+    );
+    assert_eq!(
+        refused("[learner]\nfreeze = 3\n"),
+        "my.toml: freeze in [learner] is 3: expected a list, got a whole number"
+    );
+    assert_eq!(
+        refused("[learner]\ndevice = [\"cpu\"]\n"),
+        "my.toml: device in [learner] is [\"cpu\"]: expected a string, got a list"
+    );
+    for key in ["lora_alpha = 16", "lora_targets = [\"q_proj\"]"] {
+        let message = refused(&format!("[learner]\n{key}\n"));
+        assert!(
+            message
+                .ends_with("has no effect without LoRA: give lora_rank above 0, or leave it out"),
+            "{message}"
+        );
+    }
+}
+
 /// The flags of a data set are keys of [rollout] like any other, though they are written elsewhere.
 #[test]
 fn the_keys_of_a_data_set_are_saved_with_the_run() {
