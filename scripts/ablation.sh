@@ -136,7 +136,7 @@ if [ -n "$bin" ]; then
     [ -x "$bin/$program" ] || die "--bin $bin: there is no program $program in it; build with 'cargo build --release', or leave --bin out"
   done
 fi
-[ -z "$report" ] || [ -e "$out/steps" ] || die "$out holds no runs; leave --report out, or give their folder with --out"
+[ -z "$report" ] || [ -e "$out/eval-before.json" ] || die "$out holds no runs; leave --report out, or give their folder with --out"
 command -v flock >/dev/null || die "flock is missing: 'apt-get install util-linux'"
 mkdir -p "$out"
 exec 9> "$out/lock"
