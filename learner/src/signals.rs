@@ -1,4 +1,5 @@
 //! SIGINT and SIGTERM: the first one asks the run to end after this step, the second one ends it.
+#![allow(unsafe_code, reason = "a process that ends at once")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,9 @@ async fn follow(interrupt: &mut Signal, terminate: &mut Signal, raised: &AtomicB
     raised.store(true, Ordering::SeqCst);
     tracing::info!("finishing this step, then saving; once more to stop at once");
     either(interrupt, terminate).await;
-    std::process::exit(INTERRUPTED);
+    // At once: `exit` would take libtorch's tables down under a thread that computes.
+    // SAFETY: it ends the process and runs nothing.
+    unsafe { libc::_exit(INTERRUPTED) }
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
