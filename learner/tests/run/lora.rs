@@ -91,12 +91,14 @@ fn factors_have_the_gradient_of_the_matrix_that_they_are_merged_into() {
     let lora = adapted(&dice.config, "q_proj,down_proj,attn.qkv");
     let merged = published(&lora, folder.path());
     let (by_factors, by_matrix) = (pass(&dice, &lora), pass(&dice, &merged));
-    let distance = largest(&(&by_factors - by_matrix));
-    assert!(distance < 1e-5, "logprobs differ by {distance}");
-
     let mut base = selected(&dice.config, |_| {});
     let by_base = pass(&dice, &base);
-    assert!(largest(&(&by_factors - &by_base)) > 1e-3);
+    let distance = largest(&(&by_factors - by_matrix));
+    let (scale, effect) = (largest(&by_factors), largest(&(&by_factors - &by_base)));
+    assert!(
+        distance < 1e-5 * scale && effect > 1e-2 * scale,
+        "logprobs up to {scale} differ by {distance}, from the base's by {effect}"
+    );
     // Switched off they leave the base.
     let reference = pass(&dice, &lora.base().unwrap());
     assert_eq!(reference, by_base);
