@@ -158,14 +158,12 @@ pub struct Adapter {
 
 impl Adapter {
     /// (alpha / R) B (A x), [.., out]; x [.., in].
-    #[must_use]
     pub fn read(&self, x: &Input) -> Tensor {
         let low = x.times(&self.a, None) * self.scale; // [.., R]
         Input::new(&low).times(&self.b, None)
     }
 
     /// (alpha / R) B A, [out, in]: what the layer's matrix lacks.
-    #[must_use]
     pub fn product(&self) -> Tensor {
         tch::no_grad(|| self.b.matmul(&self.a) * self.scale)
     }
