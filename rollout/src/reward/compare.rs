@@ -9,7 +9,7 @@ use super::math::canonical::Value;
 use super::math::expr::Expr;
 use super::math::numeric::{is_near, same_function};
 use super::math::sum::Atom;
-use super::math::units::{ANGLE, Suffix};
+use super::math::units::{ANGLE, Suffix, fits};
 use super::math::{Fuel, Stop};
 
 /// Whether the prediction says what the gold answer says; the gold answer's kind leads.
@@ -210,15 +210,22 @@ fn same_ratio(p: &[Value], g: &[Value], fuel: &mut Fuel) -> Result<bool, Stop> {
 pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
     let hundredth = BigRational::new(BigInt::from(1), BigInt::from(100));
     match (&p.suffix, &g.suffix) {
-        (Some(Suffix::Unit(Some(a))), Some(Suffix::Unit(Some(b)))) => {
+        (Some(Suffix::Unit(a)), Some(Suffix::Unit(b))) => {
             if a.dimension != b.dimension {
                 return Ok(false);
             }
             let (p, g) = (p.times(&a.scale, fuel)?, g.times(&b.scale, fuel)?);
             same_value(&p, &g, fuel)
         }
-        (Some(Suffix::Percent), Some(Suffix::Unit(_)))
-        | (Some(Suffix::Unit(_)), Some(Suffix::Percent)) => Ok(false),
+        (Some(Suffix::Units(power)), Some(Suffix::Unit(unit)))
+        | (Some(Suffix::Unit(unit)), Some(Suffix::Units(power))) => {
+            Ok(fits(unit, *power) && same_value(p, g, fuel)?)
+        }
+        (Some(Suffix::Radians), Some(Suffix::Unit(_)))
+        | (Some(Suffix::Unit(_)), Some(Suffix::Radians)) => {
+            Ok(same_angle(p, g) || same_angle(g, p))
+        }
+        (Some(a), Some(b)) => Ok(a == b && same_value(p, g, fuel)?),
         // 50\% is 50 and 0.5.
         (Some(Suffix::Percent), None) => {
             Ok(same_value(p, g, fuel)? || same_value(&p.times(&hundredth, fuel)?, g, fuel)?)
@@ -233,8 +240,8 @@ pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Resu
 /// `30^\circ` is `\frac{\pi}{6}`.
 fn same_angle(degrees: &Quantity, radians: &Quantity) -> bool {
     let is_degrees =
-        matches!(&degrees.suffix, Some(Suffix::Unit(Some(unit))) if unit.dimension[ANGLE] == 1);
-    let is_radians = matches!(radians.suffix, None | Some(Suffix::Unit(None)));
+        matches!(&degrees.suffix, Some(Suffix::Unit(unit)) if unit.dimension[ANGLE] == 1);
+    let is_radians = matches!(radians.suffix, None | Some(Suffix::Radians));
     if !is_degrees || !is_radians {
         return false;
     }
