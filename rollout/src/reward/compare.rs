@@ -72,6 +72,16 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             Ok(is_same)
         }
         (Answer::Ratio(p), Answer::Ratio(g)) => same_ratio(p, g, fuel),
+        (
+            Answer::List {
+                items: p,
+                is_set: true,
+            },
+            Answer::List {
+                items: g,
+                is_set: true,
+            },
+        ) => Ok(is_subset(p, g, fuel)? && is_subset(g, p, fuel)?),
         (Answer::List { items: p, .. }, Answer::List { items: g, .. }) => {
             // `x=3, y=5` gives the order of `3, 5`.
             if names_differ(p) != names_differ(g) {
@@ -185,6 +195,22 @@ fn same_in_any_order(p: &[Answer], g: &[Answer], fuel: &mut Fuel) -> Result<bool
             Some(index) => free.swap_remove(index),
             None => return Ok(false),
         };
+    }
+    Ok(true)
+}
+
+/// Whether every item of one set is in the other; `{1}` is no 1 there.
+fn is_subset(part: &[Answer], whole: &[Answer], fuel: &mut Fuel) -> Result<bool, Stop> {
+    let is_set = |item: &Answer| matches!(item, Answer::List { is_set: true, .. });
+    for item in part {
+        let mut is_found = false;
+        for candidate in whole {
+            is_found =
+                is_found || is_set(item) == is_set(candidate) && same(item, candidate, fuel)?;
+        }
+        if !is_found {
+            return Ok(false);
+        }
     }
     Ok(true)
 }
