@@ -50,12 +50,40 @@ pub(super) fn matches_choice(prediction: &str, letter: char) -> bool {
         let word = word.trim_matches(|c: char| !c.is_alphanumeric());
         matches!(
             word,
-            "or" | "and" | "not" | "nor" | "but" | "maybe" | "either" | "both" | "all" | "none"
+            "or" | "and"
+                | "not"
+                | "nor"
+                | "but"
+                | "maybe"
+                | "either"
+                | "both"
+                | "all"
+                | "none"
+                | "any"
+                | "wrong"
+                | "incorrect"
+                | "false"
+                | "never"
+                | "no"
+                | "except"
         ) || (word.len() == 1 && word.starts_with(|c: char| ('a'..='h').contains(&c)))
     };
-    !rest
-        .split([
-            ' ', ',', ';', '/', '(', ')', '[', ']', '.', ':', '\\', '&', '|', '+',
-        ])
-        .any(is_hedge)
+    // `A. ABCD`, `A. 1B` name other options.
+    let raw = prediction
+        .rsplit(['.', ')', ':'])
+        .next()
+        .unwrap_or_default();
+    let raw = raw.trim();
+    let is_option = |c: char| ('A'..='H').contains(&c);
+    let names_more = !raw.is_empty()
+        && raw.contains(is_option)
+        && raw.chars().all(|c| is_option(c) || c.is_ascii_digit())
+        && raw.len() > 1;
+    !names_more
+        && !rest
+            .split([
+                ' ', ',', ';', '/', '(', ')', '[', ']', '.', ':', '\\', '&', '|', '+', '-', '=',
+                '~',
+            ])
+            .any(is_hedge)
 }

@@ -9,7 +9,7 @@ use super::math::canonical::Value;
 use super::math::expr::Expr;
 use super::math::numeric::{is_near, same_function};
 use super::math::sum::Atom;
-use super::math::units::{ANGLE, Suffix};
+use super::math::units::{ANGLE, Suffix, fits};
 use super::math::{Fuel, Stop};
 
 /// Whether the prediction says what the gold answer says; the gold answer's kind leads.
@@ -72,6 +72,16 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             Ok(is_same)
         }
         (Answer::Ratio(p), Answer::Ratio(g)) => same_ratio(p, g, fuel),
+        (
+            Answer::List {
+                items: p,
+                is_set: true,
+            },
+            Answer::List {
+                items: g,
+                is_set: true,
+            },
+        ) => Ok(is_subset(p, g, fuel)? && is_subset(g, p, fuel)?),
         (Answer::List { items: p, .. }, Answer::List { items: g, .. }) => {
             // `x=3, y=5` gives the order of `3, 5`.
             if names_differ(p) != names_differ(g) {
@@ -189,6 +199,22 @@ fn same_in_any_order(p: &[Answer], g: &[Answer], fuel: &mut Fuel) -> Result<bool
     Ok(true)
 }
 
+/// Whether every item of one set is in the other; `{1}` is no 1 there.
+fn is_subset(part: &[Answer], whole: &[Answer], fuel: &mut Fuel) -> Result<bool, Stop> {
+    let is_set = |item: &Answer| matches!(item, Answer::List { is_set: true, .. });
+    for item in part {
+        let mut is_found = false;
+        for candidate in whole {
+            is_found =
+                is_found || is_set(item) == is_set(candidate) && same(item, candidate, fuel)?;
+        }
+        if !is_found {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// `6:8:10` is `3:4:5`.
 fn same_ratio(p: &[Value], g: &[Value], fuel: &mut Fuel) -> Result<bool, Stop> {
     let (Some(p_first), Some(g_first)) = (p.first(), g.first()) else {
@@ -210,15 +236,22 @@ fn same_ratio(p: &[Value], g: &[Value], fuel: &mut Fuel) -> Result<bool, Stop> {
 pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
     let hundredth = BigRational::new(BigInt::from(1), BigInt::from(100));
     match (&p.suffix, &g.suffix) {
-        (Some(Suffix::Unit(Some(a))), Some(Suffix::Unit(Some(b)))) => {
+        (Some(Suffix::Unit(a)), Some(Suffix::Unit(b))) => {
             if a.dimension != b.dimension {
                 return Ok(false);
             }
             let (p, g) = (p.times(&a.scale, fuel)?, g.times(&b.scale, fuel)?);
             same_value(&p, &g, fuel)
         }
-        (Some(Suffix::Percent), Some(Suffix::Unit(_)))
-        | (Some(Suffix::Unit(_)), Some(Suffix::Percent)) => Ok(false),
+        (Some(Suffix::Units(power)), Some(Suffix::Unit(unit)))
+        | (Some(Suffix::Unit(unit)), Some(Suffix::Units(power))) => {
+            Ok(fits(unit, *power) && same_value(p, g, fuel)?)
+        }
+        (Some(Suffix::Radians), Some(Suffix::Unit(_)))
+        | (Some(Suffix::Unit(_)), Some(Suffix::Radians)) => {
+            Ok(same_angle(p, g) || same_angle(g, p))
+        }
+        (Some(a), Some(b)) => Ok(a == b && same_value(p, g, fuel)?),
         // 50\% is 50 and 0.5.
         (Some(Suffix::Percent), None) => {
             Ok(same_value(p, g, fuel)? || same_value(&p.times(&hundredth, fuel)?, g, fuel)?)
@@ -233,8 +266,8 @@ pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Resu
 /// `30^\circ` is `\frac{\pi}{6}`.
 fn same_angle(degrees: &Quantity, radians: &Quantity) -> bool {
     let is_degrees =
-        matches!(&degrees.suffix, Some(Suffix::Unit(Some(unit))) if unit.dimension[ANGLE] == 1);
-    let is_radians = matches!(radians.suffix, None | Some(Suffix::Unit(None)));
+        matches!(&degrees.suffix, Some(Suffix::Unit(unit)) if unit.dimension[ANGLE] == 1);
+    let is_radians = matches!(radians.suffix, None | Some(Suffix::Radians));
     if !is_degrees || !is_radians {
         return false;
     }

@@ -3,14 +3,14 @@
 use super::answer::{Answer, Quantity};
 use super::choice::{choice_of, matches_choice};
 use super::compare::same;
-use super::extract::boxed;
+use super::extract::{boxed, closing_brace};
 use super::math::expr::Expr;
 use super::math::numeric::has_variables;
 use super::math::text::{normalise, words};
 use super::math::token::tokenize;
 use super::math::units::{ANGLE, Suffix};
 use super::math::{Fuel, Stop};
-use super::phrase::{is_text, same_phrase, split_noun};
+use super::phrase::{is_plural, is_text, same_phrase, split_noun};
 use super::read::Reader;
 use super::verdict::{Comparison, Kind, Reason};
 
@@ -95,8 +95,13 @@ fn compare_formulas(prediction: &str, gold: &str, salt: u64) -> Comparison {
     let (gold, noun) = split_noun(gold);
     let prediction = match (&noun, split_noun(prediction)) {
         (Some(gold), (value, Some(noun))) if *gold == noun => value,
+        // A unit that a bare number lacks.
+        (None, (value, Some(_))) if is_plural(prediction) && ends_in_number(gold) => value,
         _ => prediction,
     };
+    // `12m` may be a product.
+    let lettered = letter_unit(gold).filter(|_| gold.contains(' '));
+    let gold = lettered.as_deref().unwrap_or(gold);
     match read(gold, true, &mut fuel) {
         Ok(gold) => {
             result.kind = kind_of(&gold);
@@ -157,9 +162,7 @@ fn letter_unit(answer: &str) -> Option<String> {
     let value = base.strip_suffix(letters)?;
     let unit = base.get(value.len()..)?;
     let number = value.trim_end();
-    number
-        .ends_with(|c: char| c.is_ascii_digit())
-        .then(|| format!("{number} \\text{{{unit}}}{power}"))
+    ends_in_number(number).then(|| format!("{number} \\text{{{unit}}}{power}"))
 }
 
 /// `20 m/s` as `20 \\text{m/s}`: three letters that are no product.
@@ -169,18 +172,27 @@ fn speed_unit(answer: &str) -> Option<String> {
         .or_else(|| answer.strip_suffix("m/s^2"))?;
     let unit = answer.get(value.len()..)?;
     let number = value.trim_end();
-    number
-        .ends_with(|c: char| c.is_ascii_digit())
-        .then(|| format!("{number} \\text{{{unit}}}"))
+    ends_in_number(number).then(|| format!("{number} \\text{{{unit}}}"))
+}
+
+/// One plain number, alone or behind `x =`; in `9+3m` the letter belongs to the last term.
+fn ends_in_number(text: &str) -> bool {
+    let number = text.rsplit_once('=').map_or(text, |(_, number)| number);
+    let number = number.trim();
+    let number = number.strip_prefix('-').unwrap_or(number);
+    number.ends_with(|c: char| c.is_ascii_digit())
+        && number
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, '.' | ','))
 }
 
 /// Without a box around all of it.
 fn unwrap_box(answer: &str) -> Option<String> {
     let answer = answer.trim();
-    let is_whole = answer.starts_with("\\boxed{") && answer.ends_with('}');
-    let inner = boxed(answer).filter(|_| is_whole)?;
-    // One box: nothing but its name and braces is left over.
-    (answer.len() <= inner.len() + 12 && answer.contains(&inner)).then_some(inner)
+    let inner = answer.strip_prefix("\\boxed{")?;
+    // `\boxed{5}^{2}` is not 5.
+    let is_whole = closing_brace(inner)? + 1 == inner.len();
+    boxed(answer).filter(|_| is_whole)
 }
 
 fn read(text: &str, thousands: bool, fuel: &mut Fuel) -> Result<Answer, Stop> {
@@ -232,8 +244,8 @@ fn is_infinite(quantity: &Quantity) -> bool {
 fn kind_of_quantity(quantity: &Quantity) -> Kind {
     match &quantity.suffix {
         Some(Suffix::Percent) => Kind::Percentage,
-        Some(Suffix::Unit(Some(unit))) if unit.dimension[ANGLE] == 1 => Kind::Degrees,
-        Some(Suffix::Unit(_)) => Kind::Measure,
+        Some(Suffix::Unit(unit)) if unit.dimension[ANGLE] == 1 => Kind::Degrees,
+        Some(Suffix::Radians | Suffix::Unit(_) | Suffix::Units(_)) => Kind::Measure,
         None => match &quantity.value {
             Ok(value) if value.as_rational().is_some() => Kind::Number,
             _ => Kind::Expression,

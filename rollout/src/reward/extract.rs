@@ -7,6 +7,9 @@
 #[must_use]
 pub fn boxed(response: &str) -> Option<String> {
     let last = last_box(response, response.len())?;
+    if last.content.is_empty() {
+        return None;
+    }
     let mut answers = vec![last.content];
     let mut before = last.start;
     while answers.len() < MAX_BOXES {
@@ -96,7 +99,7 @@ fn opened_before(text: &str, end: usize) -> Option<Found<'_>> {
 }
 
 /// Position of the brace that closes the one before `text`; `\{` and `\}` are characters.
-fn closing_brace(text: &str) -> Option<usize> {
+pub(super) fn closing_brace(text: &str) -> Option<usize> {
     let mut depth = 1_usize;
     let mut is_escaped = false;
     for (position, byte) in text.bytes().enumerate() {
@@ -114,17 +117,15 @@ fn closing_brace(text: &str) -> Option<usize> {
     None
 }
 
-/// Whether what stands between two boxes makes a list of them: punctuation, "and", "or".
+/// Whether what stands between two boxes makes a list of them: punctuation, numbers of items, "and", "or".
 fn joins(gap: &str) -> bool {
     gap.len() <= 70
-        && gap
-            .split(|c: char| c.is_whitespace() || "$,;.&()[]\\".contains(c))
-            .all(|word| {
-                matches!(
-                    word.to_ascii_lowercase().as_str(),
-                    "" | "and" | "or" | "text{and}" | "text{or}" | "quad"
-                )
-            })
+        && gap.split(|c: char| !c.is_alphabetic()).all(|word| {
+            matches!(
+                word.to_ascii_lowercase().as_str(),
+                "" | "and" | "or" | "text" | "quad" | "qquad" | "mbox" | "mathrm" | "textbf"
+            )
+        })
 }
 
 #[cfg(test)]
@@ -150,6 +151,19 @@ mod tests {
             answer("\\boxed{13 \\boxed{x} or \\boxed{12}}"),
             "13 \\boxed{x} or \\boxed{12}"
         );
+        for gap in [
+            "\\text{ or }",
+            " / ",
+            " = ",
+            "$\\text{ and }$",
+            "~",
+            "|",
+            "\n2. ",
+        ] {
+            let text = format!("1. \\boxed{{12}}{gap}\\boxed{{13}}");
+            assert_eq!(answer(&text), "12, 13", "{gap}");
+        }
+        assert_eq!(answer("\\boxed{12} \\boxed{}"), "-");
         assert_eq!(answer("\\boxed"), "-");
         assert_eq!(answer("\\boxed 12"), "-");
     }

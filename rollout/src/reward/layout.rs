@@ -134,6 +134,15 @@ fn is_thousands(tokens: &[Token], position: usize) -> bool {
         .checked_sub(1)
         .and_then(|at| tokens.get(at))
         .is_some_and(|t| matches!(t.kind, Kind::Digit(_)));
+    // `0,123` is two numbers.
+    let head = tokens.get(..position).unwrap_or_default();
+    let start = head
+        .iter()
+        .rposition(|t| !matches!(t.kind, Kind::Digit(_)))
+        .map_or(0, |other| other + 1);
+    let follows_comma = start > 0 && head.get(start - 1).is_some_and(|t| t.is_mark(','));
+    let is_zero = head.get(start).is_some_and(|t| t.kind == Kind::Digit(0));
+    let before = before && (follows_comma || !is_zero);
     let is_tight = tokens.get(position).is_some_and(|t| !t.is_spaced);
     before && is_tight && (1..=3).all(|ahead| is_digit(position + ahead)) && !is_digit(position + 4)
 }

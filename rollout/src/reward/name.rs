@@ -12,7 +12,7 @@ pub(super) struct Name {
 
 /// The name on one side of an equation: `x`, `AB`, `m\angle A`, `f(2)`, `\sin A`, `\frac{AB}{CD}`; not `2x`.
 pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
-    const MARKS: [&str; 17] = [
+    const MARKS: [&str; 16] = [
         "angle",
         "overline",
         "triangle",
@@ -29,9 +29,31 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
         "Delta",
         "overrightarrow",
         "circ",
-        "parallel",
     ];
     const FUNCTIONS: [&str; 6] = ["sin", "cos", "tan", "cot", "sec", "csc"];
+    // `not x = 12`, `x y = 12`: a statement, no name.
+    let is_denial = |t: &Token| t.is_word(&["not", "no", "isn", "never", "except"]);
+    let num_unknowns = tokens
+        .windows(2)
+        .filter(|pair| match pair {
+            [
+                Token {
+                    kind: Kind::Letter(a),
+                    is_text: false,
+                    ..
+                },
+                Token {
+                    kind: Kind::Letter(b),
+                    is_text: false,
+                    ..
+                },
+            ] => a.is_ascii_lowercase() && b.is_ascii_lowercase(),
+            _ => false,
+        })
+        .count();
+    if num_unknowns > 0 || tokens.iter().any(is_denial) {
+        return None;
+    }
     let mut text = String::new();
     let (mut is_after_mark, mut is_compound, mut depth) = (false, false, 0_i32);
     for (position, token) in tokens.iter().enumerate() {
@@ -53,7 +75,14 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
             {
                 text.push(*mark);
             }
-            Kind::Mark('|') => text.push('|'),
+            // `|AB|` is a length, `|x|` no name.
+            Kind::Mark('|')
+                if !tokens
+                    .iter()
+                    .any(|t| matches!(t.kind, Kind::Letter('a'..='z'))) =>
+            {
+                text.push('|');
+            }
             Kind::Mark(mark @ ('/' | ':')) if position > 0 && depth == 0 => {
                 text.push(*mark);
                 is_compound = true;

@@ -42,15 +42,17 @@ pub(super) fn is_text(words: &str) -> bool {
 pub(super) fn same_phrase(prediction: &str, gold: &str) -> bool {
     let plain = |text: &str| {
         let mut words: Vec<String> = text
-            .split(|c: char| c.is_whitespace() || matches!(c, '-' | ','))
+            .split(char::is_whitespace)
+            .flat_map(split_hyphens)
             .map(|word| {
                 word.trim_matches(['"', '\'', '`', '.', '!', ';', ':'])
+                    .trim_end_matches(',')
                     .to_owned()
             })
             .filter(|word| !word.is_empty())
             .collect();
         // `A B C` is `ABC`.
-        if words.len() > 1 && words.iter().all(|word| word.chars().count() == 1) {
+        if words.len() > 2 && words.iter().all(|word| word.chars().count() == 1) {
             words = vec![words.concat()];
         }
         if words.len() > 1 && matches!(words.first().map(String::as_str), Some("a" | "an" | "the"))
@@ -61,6 +63,37 @@ pub(super) fn same_phrase(prediction: &str, gold: &str) -> bool {
     };
     let (prediction, gold) = (plain(prediction), plain(gold));
     !gold.is_empty() && prediction == gold
+}
+
+/// `right-angled` is two words, `-xyz` is not `xyz`.
+fn split_hyphens(word: &str) -> Vec<&str> {
+    let parts: Vec<&str> = word.split('-').collect();
+    let is_hyphen = parts.windows(2).all(|pair| {
+        let [left, right] = pair else { return true };
+        left.ends_with(char::is_alphabetic) && right.starts_with(char::is_alphabetic)
+    });
+    if is_hyphen { parts } else { vec![word] }
+}
+
+/// Letters other than those of commands.
+fn has_letters(text: &str) -> bool {
+    text.split('\\')
+        .enumerate()
+        .any(|(position, part)| match position {
+            0 => part.contains(char::is_alphabetic),
+            _ => part
+                .trim_start_matches(char::is_alphabetic)
+                .contains(char::is_alphabetic),
+        })
+}
+
+/// Whether its last word counts things.
+pub(super) fn is_plural(answer: &str) -> bool {
+    let word = answer.trim_end_matches(['}', ' ']).to_ascii_lowercase();
+    let is_other = ["ss", "ths", "us", "ones", "twos", "tens", "ices"]
+        .iter()
+        .any(|end| word.ends_with(end));
+    word.ends_with('s') && !is_other
 }
 
 /// `5 apples`, `5 \text{ apples}`: the value, and a noun that is no unit, in the singular and lower case.
@@ -99,9 +132,13 @@ pub(super) fn split_noun(answer: &str) -> (&str, Option<String>) {
     let noun = noun.to_ascii_lowercase();
     let singular = noun.strip_suffix('s').unwrap_or(&noun).to_owned();
     let is_number = value.ends_with(|c: char| c.is_ascii_digit() || c == '}');
-    let is_plain =
-        singular.len() >= 3 && !is_unit_word(&noun) && !SCALES.contains(&singular.as_str());
-    if is_number && is_plain && !is_text(value) {
+    // `3 xyz` is a product.
+    let is_word = is_wrapped || noun.len() >= 4 && noun.contains(['a', 'e', 'i', 'o', 'u']);
+    let is_plain = is_word
+        && singular.len() >= 3
+        && !is_unit_word(&noun)
+        && !SCALES.contains(&singular.as_str());
+    if is_number && is_plain && !has_letters(value) {
         (value, Some(singular))
     } else {
         whole

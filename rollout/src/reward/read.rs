@@ -102,7 +102,10 @@ impl Reader<'_> {
         let mut list = Vec::with_capacity(items.len());
         for item in items {
             match self.answer(item, depth + 1)? {
-                Answer::List { items, .. } => list.extend(items),
+                Answer::List {
+                    items,
+                    is_set: false,
+                } => list.extend(items),
                 answer => list.push(answer),
             }
         }
@@ -135,6 +138,10 @@ impl Reader<'_> {
         position: usize,
         depth: usize,
     ) -> Result<Answer, Stop> {
+        // Two of them are four numbers or two, nobody knows.
+        if tokens.iter().filter(|t| t.is_command(&["pm"])).count() > 1 {
+            return Err(Stop::Syntax);
+        }
         let mut answers = Vec::new();
         for sign in ['+', '-'] {
             let mut signed = tokens.to_vec();

@@ -199,7 +199,13 @@ impl Parser<'_> {
             self.peek_at(ahead)
                 .is_some_and(|t| matches!(t.kind, Kind::Digit(_)) && !t.is_spaced)
         };
-        let is_first_group = num_digits <= 3
+        // `0,123` is no number.
+        let starts_with_zero = self
+            .position
+            .checked_sub(num_digits)
+            .and_then(|start| self.tokens.get(start))
+            .is_some_and(|t| t.kind == Kind::Digit(0));
+        let is_first_group = num_digits <= 3 && !starts_with_zero
             || self
                 .tokens
                 .get(self.position.saturating_sub(4))

@@ -178,6 +178,10 @@ impl<'a> Parser<'a> {
             self.advance();
             return Ok(Expr::Degrees(Box::new(base)));
         }
+        if self.take_mark('%') {
+            let hundred = Expr::Number(BigRational::from(BigInt::from(100)));
+            return Ok(Expr::Quotient(Box::new(base), Box::new(hundred)));
+        }
         if self.take_mark('!') {
             return factorial(&base).map(Expr::Number);
         }
@@ -219,7 +223,12 @@ impl<'a> Parser<'a> {
                 self.advance();
                 Ok(Expr::Number(BigRational::from(BigInt::from(*digit))))
             }
-            Some(Kind::Mark('{') | Kind::Letter(_) | Kind::Command(_)) => self.primary(),
+            // `\frac AB` is A / B.
+            Some(Kind::Letter(letter)) => {
+                self.advance();
+                Ok(Expr::Variable(self.subscripted(letter.to_string())?))
+            }
+            Some(Kind::Mark('{') | Kind::Command(_)) => self.primary(),
             Some(Kind::Word(word)) if word == "pi" => self.primary(),
             Some(Kind::Mark('√')) => self.primary(),
             _ => Err(Stop::Syntax),
@@ -236,7 +245,7 @@ impl<'a> Parser<'a> {
             Kind::Digit(_) | Kind::Mark('.') => self.number()?,
             Kind::Letter(letter) => {
                 self.advance();
-                let name = letter.to_string();
+                let name = self.segment(*letter);
                 Expr::Variable(self.subscripted(name)?)
             }
             Kind::Mark('(') => self.group('(', ')')?,
@@ -264,6 +273,23 @@ impl<'a> Parser<'a> {
         };
         self.depth -= 1;
         Ok(value)
+    }
+
+    /// `AB` is the length of a segment, and `BA` the same one; not A times B.
+    fn segment(&mut self, first: char) -> String {
+        let mut letters = vec![first];
+        while first.is_ascii_uppercase()
+            && let Some(Token {
+                kind: Kind::Letter(letter @ 'A'..='Z'),
+                is_spaced: false,
+                ..
+            }) = self.peek()
+        {
+            letters.push(*letter);
+            self.advance();
+        }
+        letters.sort_unstable();
+        letters.into_iter().collect()
     }
 
     /// `x_1`, `x_{12}`, `x_A`

@@ -43,13 +43,10 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
         return None;
     }
     let mut folded = String::with_capacity(answer.len());
-    for c in answer.trim_matches(is_invisible).chars() {
+    for c in without_bold(answer.trim_matches(is_invisible)).chars() {
         fold(c, &mut folded)?;
     }
-    let folded = folded
-        .replace("{,}", ",")
-        .replace("**", "")
-        .replace(".}", "}");
+    let folded = folded.replace("{,}", ",").replace(".}", "}");
     let mut out = String::with_capacity(folded.len());
     let mut rest = folded.as_str();
     let mut is_money = false;
@@ -111,6 +108,15 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
             answer.to_owned()
         },
     )
+}
+
+/// `**12**.` is 12 in bold; `2**3` is a power.
+fn without_bold(text: &str) -> &str {
+    text.trim_end_matches(['.', ',', ' '])
+        .strip_prefix("**")
+        .and_then(|rest| rest.strip_suffix("**"))
+        .filter(|inner| !inner.contains("**"))
+        .unwrap_or(text)
 }
 
 /// Without the marks that end a sentence or begin an equation.

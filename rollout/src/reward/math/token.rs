@@ -163,6 +163,26 @@ pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
                 }
                 rest = behind;
             }
+            '*' if after.starts_with('*') => {
+                push(Kind::Mark('^'));
+                rest = after.strip_prefix('*').unwrap_or_default().trim_start();
+                // All digits behind it are the exponent, as in Python.
+                let end = rest
+                    .find(|c: char| !c.is_ascii_digit())
+                    .unwrap_or(rest.len());
+                let (digits, behind) = rest.split_at(end);
+                if digits.len() > 1 {
+                    push(Kind::Mark('{'));
+                    for digit in digits.bytes() {
+                        push(Kind::Digit(digit - b'0'));
+                    }
+                    push(Kind::Mark('}'));
+                    rest = behind;
+                }
+                if tokens.len() > MAX_TOKENS {
+                    return Err(Stop::Limit);
+                }
+            }
             c => {
                 rest = after;
                 match c {

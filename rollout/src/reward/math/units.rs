@@ -59,7 +59,8 @@ const UNITS: &[Row] = &[
 ];
 
 /// Words that name no unit of their own: 24 square units.
-const GENERIC: [&str; 5] = ["unit", "units", "rad", "radian", "radians"];
+const GENERIC: [&str; 2] = ["unit", "units"];
+const RADIANS: [&str; 3] = ["rad", "radian", "radians"];
 
 fn find(word: &str) -> Option<&'static Row> {
     let named = |word: &str| UNITS.iter().find(|row| row.0.contains(&word));
@@ -73,25 +74,37 @@ fn find(word: &str) -> Option<&'static Row> {
 /// Whether a run of plain letters can only be a unit: two letters at least.
 pub(crate) fn is_unit_word(word: &str) -> bool {
     word.len() > 1
-        && (GENERIC.contains(&word) || matches!(word, "mph" | "kph") || find(word).is_some())
+        && (GENERIC.contains(&word)
+            || RADIANS.contains(&word)
+            || matches!(word, "mph" | "kph")
+            || find(word).is_some())
 }
 
 /// What stands behind a number.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Suffix {
     Percent,
-    /// `None`: "units", which fit everything that is measured.
-    Unit(Option<Unit>),
+    Unit(Unit),
+    /// "units", "square units", "cubic units": a length of no known unit to that power.
+    Units(i8),
+    /// An angle that is a bare number.
+    Radians,
 }
 
 /// Cuts a unit, a percent sign or words off the end.
 pub(crate) fn split_suffix(tokens: &[Token]) -> (&[Token], Option<Suffix>) {
+    // `3+9\%` is 3.09: there the sign belongs to the last term, which the parser reads.
+    if let [value @ .., sign] = tokens
+        && is_percent(sign)
+        && is_sum_or_product(value)
+    {
+        return (tokens, None);
+    }
     // A unit has at most 16 tokens: `square feet per hour`, `cm^{2}/s^{2}`.
     for start in tokens.len().saturating_sub(16).max(1)..tokens.len() {
         let (value, tail) = tokens.split_at(start);
         if let Some(suffix) = parse_suffix(tail) {
-            let is_degree =
-                matches!(&suffix, Suffix::Unit(Some(unit)) if unit.dimension[ANGLE] == 1);
+            let is_degree = matches!(&suffix, Suffix::Unit(unit) if unit.dimension[ANGLE] == 1);
             // `\tan 35^\circ` has its degrees inside.
             if is_degree && value.iter().any(is_function) {
                 return (tokens, None);
@@ -102,6 +115,26 @@ pub(crate) fn split_suffix(tokens: &[Token]) -> (&[Token], Option<Suffix>) {
     (tokens, None)
 }
 
+fn is_percent(token: &Token) -> bool {
+    token.is_mark('%') || token.is_word(&["percent"])
+}
+
+/// Whether terms or factors stand outside of all brackets, a sign in front apart.
+fn is_sum_or_product(tokens: &[Token]) -> bool {
+    let mut depth = 0_i32;
+    tokens.iter().enumerate().any(|(position, token)| {
+        match &token.kind {
+            Kind::Mark('(' | '[' | '{') => depth += 1,
+            Kind::Mark(')' | ']' | '}') => depth -= 1,
+            _ => {}
+        }
+        let is_sign =
+            token.is_mark('+') || token.is_mark('-') || token.is_command(&["pm", "mp", "div"]);
+        let is_times = token.is_mark('*') || token.is_command(&["times", "cdot", "ast"]);
+        depth == 0 && (is_sign && position > 0 || is_times)
+    })
+}
+
 fn is_function(token: &Token) -> bool {
     const NAMES: [&str; 6] = ["sin", "cos", "tan", "cot", "sec", "csc"];
     token.is_command(&NAMES) || token.is_word(&NAMES)
@@ -110,10 +143,10 @@ fn is_function(token: &Token) -> bool {
 fn degree() -> Suffix {
     let mut dimension = Dimension::default();
     dimension[ANGLE] = 1;
-    Suffix::Unit(Some(Unit {
+    Suffix::Unit(Unit {
         dimension,
         scale: BigRational::one(),
-    }))
+    })
 }
 
 /// `^\circ`, `^{\circ}`, `\degree`; the rest behind them.
@@ -133,7 +166,7 @@ fn take_circle(tokens: &[Token]) -> Option<&[Token]> {
 
 fn parse_suffix(tail: &[Token]) -> Option<Suffix> {
     match tail {
-        [only] if only.is_mark('%') || only.is_word(&["percent"]) => return Some(Suffix::Percent),
+        [only] if is_percent(only) => return Some(Suffix::Percent),
         [first, rest @ ..] if first.is_word(&["degree", "degrees"]) && !rest.is_empty() => {
             return temperature(rest);
         }
@@ -152,13 +185,10 @@ fn parse_suffix(tail: &[Token]) -> Option<Suffix> {
             dimension: Dimension::default(),
             scale: BigRational::one(),
         },
-        is_generic: false,
+        nameless: None,
     };
     reader.product()?;
-    if reader.is_generic {
-        return Some(Suffix::Unit(None));
-    }
-    Some(Suffix::Unit(Some(reader.unit)))
+    Some(reader.nameless.unwrap_or(Suffix::Unit(reader.unit)))
 }
 
 fn temperature(rest: &[Token]) -> Option<Suffix> {
@@ -174,16 +204,24 @@ fn temperature(rest: &[Token]) -> Option<Suffix> {
     };
     let mut dimension = Dimension::default();
     dimension[axis] = 1;
-    Some(Suffix::Unit(Some(Unit {
+    Some(Suffix::Unit(Unit {
         dimension,
         scale: BigRational::one(),
-    })))
+    }))
 }
 
 struct UnitReader<'a> {
     rest: &'a [Token],
     unit: Unit,
-    is_generic: bool,
+    /// Units and radians, which stand alone.
+    nameless: Option<Suffix>,
+}
+
+/// Whether units without a name measure the same: "units" are lengths, "square units" areas.
+pub(crate) fn fits(unit: &Unit, power: i8) -> bool {
+    let mut dimension = Dimension::default();
+    dimension[LENGTH] = power;
+    unit.dimension == dimension
 }
 
 impl UnitReader<'_> {
@@ -199,7 +237,7 @@ impl UnitReader<'_> {
             self.factor(if is_over { -1 } else { 1 })?;
             num_factors += 1;
             // `5 ft 6 in` and longer rows are no products of units.
-            if num_factors > 3 || self.is_generic {
+            if num_factors > 3 || self.nameless.is_some() {
                 return None;
             }
         }
@@ -245,7 +283,10 @@ impl UnitReader<'_> {
         self.rest = rest;
         let power = before * power;
         match word.as_str() {
-            word if GENERIC.contains(&word) => self.is_generic = true,
+            word if GENERIC.contains(&word) => self.nameless = Some(Suffix::Units(power)),
+            word if RADIANS.contains(&word) && power == 1 => {
+                self.nameless = Some(Suffix::Radians);
+            }
             "mph" => {
                 self.multiply(find("mile")?, sign);
                 self.multiply(find("hour")?, -sign);
