@@ -162,6 +162,9 @@ mod tests {
         let [low, high] = interval(names.iter().map(|name| (name.as_str(), 0.0)));
         assert!(low == 0.0 && (high - 0.2775).abs() < 1e-4, "{high}");
         let [low, high] = interval(names.iter().map(|name| (name.as_str(), 1.0)));
-        assert!(high == 1.0 && (low - 0.7225).abs() < 1e-4, "{low}");
+        assert!(
+            (high - 1.0).abs() < 1e-12 && (low - 0.7225).abs() < 1e-4,
+            "{low} {high}"
+        );
     }
 }
