@@ -50,7 +50,7 @@ pub use error::{Error, Result};
 pub use learner_args::{LearnerArgs, Schedule};
 pub use load::{Program, load};
 pub use names::Names;
-pub use nearest::nearest;
+pub use nearest::{distance, nearest};
 pub use objective_args::ObjectiveArgs;
 pub use resolve::Resolved;
 pub use rollout_args::{Blank, Engine, Entropy, FormatRule, NewWeights, RolloutArgs, VerifierMode};

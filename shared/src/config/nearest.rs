@@ -14,8 +14,9 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     (distance <= 1 + candidate.len() / 3).then_some(candidate)
 }
 
-/// Levenshtein's distance in characters.
-fn distance(a: &str, b: &str) -> usize {
+/// Levenshtein's distance in characters. Takes time in proportion to the product of the lengths.
+#[must_use]
+pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
