@@ -39,7 +39,7 @@ enum Command {
     /// The engine maps its weights from one f32 file. A checkpoint in another form (bf16, shards) is first written as such a file, of
     /// 4 bytes per parameter, into the temporary folder, and removed again: TMPDIR chooses that folder. To convert only once,
     /// `scripts/export_onnx.sh MODEL OUT` writes a folder to give as --model.
-    #[command(after_long_help = EXAMPLES)]
+    #[command(after_long_help = EXAMPLES, args_override_self = true)]
     Eval(EvalArgs),
     /// Says what is in a data set, and what a run would skip of it and why
     Data(DataCommand),

@@ -6,7 +6,7 @@
 //! - `prompts`: how it is put; `generate`: questions -> predictions
 //! - `rules`: the verdict on a response; `judge`: a second opinion on what the rules hold wrong
 //! - `predictions`: the file of all responses, which an evaluation goes on from
-//! - `report`: the figures and how they are shown; `interval`: how sure they are, pass@k
+//! - `problems`: figures and groups; `report`: how all is shown; `interval`: how sure they are, pass@k
 
 mod args;
 pub mod benchmark;
@@ -14,6 +14,7 @@ mod generate;
 mod interval;
 mod judge;
 mod predictions;
+mod problems;
 mod prompts;
 mod question;
 mod questions;

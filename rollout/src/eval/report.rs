@@ -6,11 +6,11 @@ use std::io::Write;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::benchmark::{Figure, Graded};
+use super::benchmark::Figure;
 use super::generate::Skipped;
 use super::interval::{interval, mean, pass_at_k, standard_error, to_f64};
 use super::predictions::{Prediction, Predictions, Settings};
-use super::question::Question;
+use super::problems::{Group, Problem, figures, groups, problems, with_clusters};
 
 /// Questions without an answer that are kept by name.
 const MAX_NAMED: usize = 20;
@@ -67,15 +67,6 @@ struct JudgeReport {
     num_failed: usize,
 }
 
-/// Problems that have something in common.
-#[derive(Debug, Clone, Serialize)]
-struct Group {
-    name: String,
-    num_problems: usize,
-    accuracy: f64,
-    interval: [f64; 2],
-}
-
 /// One problem and what was answered.
 #[derive(Debug, Clone, Serialize)]
 struct SampleResult {
@@ -95,22 +86,6 @@ struct ResponseResult {
     is_well_formed: bool,
     finish: String,
     num_tokens: usize,
-}
-
-/// A problem with all its responses.
-struct Problem<'a> {
-    question: &'a Question,
-    lines: Vec<&'a Prediction>,
-}
-
-impl Problem<'_> {
-    fn share(&self) -> f64 {
-        to_f64(self.num_right()) / to_f64(self.lines.len().max(1))
-    }
-
-    fn num_right(&self) -> usize {
-        self.lines.iter().filter(|line| line.is_right).count()
-    }
 }
 
 impl Report {
@@ -280,88 +255,6 @@ impl Report {
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
-}
-
-fn problems(predictions: &Predictions, limit: Option<usize>) -> Vec<Problem<'_>> {
-    let mut problems: Vec<Problem> = Vec::new();
-    for ((index, sample), line) in &predictions.lines {
-        let is_within = limit.is_none_or(|limit| *index < limit as u64);
-        if !is_within || *sample >= predictions.settings.samples_per_problem {
-            continue;
-        }
-        match problems.last_mut() {
-            Some(last) if last.question.index == *index => last.lines.push(line),
-            _ => problems.push(Problem {
-                question: &line.question,
-                lines: vec![line],
-            }),
-        }
-    }
-    problems.retain(|problem| problem.lines.len() == predictions.settings.samples_per_problem);
-    problems
-}
-
-fn with_clusters<'a>(
-    problems: impl Iterator<Item = &'a Problem<'a>>,
-) -> impl Iterator<Item = (&'a str, f64)> {
-    problems.map(|problem| (problem.question.cluster.as_str(), problem.share()))
-}
-
-/// The figures of the first responses, of the second ones, ...: their mean.
-fn figures(settings: &Settings, problems: &[Problem]) -> Vec<Figure> {
-    let Some(benchmark) = settings.benchmark else {
-        return Vec::new();
-    };
-    let of_sample = |sample: usize| -> Vec<Figure> {
-        let graded = problems.iter().filter_map(|problem| {
-            let is_right = problem.lines.get(sample)?.is_right;
-            Some(Graded {
-                question: problem.question,
-                is_right,
-            })
-        });
-        benchmark.figures(&graded.collect::<Vec<_>>())
-    };
-    let k = settings.samples_per_problem;
-    let mut figures = of_sample(0);
-    for sample in 1..k {
-        for (figure, more) in figures.iter_mut().zip(of_sample(sample)) {
-            figure.value += more.value;
-        }
-    }
-    for figure in &mut figures {
-        figure.value /= to_f64(k.max(1));
-    }
-    figures
-}
-
-fn groups(settings: &Settings, problems: &[Problem]) -> BTreeMap<&'static str, Vec<Group>> {
-    let axes = settings
-        .benchmark
-        .map_or(&[][..], |benchmark| benchmark.axes());
-    let mut groups = BTreeMap::new();
-    for axis in axes {
-        let mut members: BTreeMap<&str, Vec<&Problem>> = BTreeMap::new();
-        for problem in problems {
-            for name in problem.question.groups.get(*axis).into_iter().flatten() {
-                members.entry(name).or_default().push(problem);
-            }
-        }
-        let group = |(name, members): (&str, Vec<&Problem>)| Group {
-            name: name.to_owned(),
-            num_problems: members.len(),
-            accuracy: mean(members.iter().map(|problem| problem.share())),
-            interval: interval(
-                members
-                    .iter()
-                    .map(|problem| (problem.question.cluster.as_str(), problem.share())),
-            ),
-        };
-        if !members.is_empty() {
-            groups.insert(*axis, members.into_iter().map(group).collect());
-        }
-    }
-    groups
 }
 
 fn judge_report<'a>(lines: impl Iterator<Item = &'a Prediction>) -> Option<JudgeReport> {

@@ -14,6 +14,9 @@ mod wemath;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+mod figures_tests;
+
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
