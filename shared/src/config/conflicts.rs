@@ -121,11 +121,6 @@ fn kl(args: &ObjectiveArgs, resolved: &Resolved) -> Result<()> {
         (args.kl_in.is_some(), "kl_in"),
         (args.kl_target.is_some(), "kl_target"),
         (args.kl_weighted, "kl_weighted"),
-        (
-            args.kl_estimator
-                .is_some_and(|given| given != KlEstimator::Off),
-            "kl_estimator",
-        ),
     ] {
         if given && !has_kl {
             return refuse(format!(
@@ -171,7 +166,7 @@ fn importance(args: &ObjectiveArgs, resolved: &Resolved) -> Result<()> {
     needs(
         args.importance_cap.is_some(),
         "importance_cap",
-        !is_band && chosen != ImportanceCorrection::Off,
+        !is_band,
         "importance_correction = \"token\" or \"sequence\"",
         chosen,
     )?;

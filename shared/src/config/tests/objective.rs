@@ -107,7 +107,19 @@ fn contradictions_are_refused_in_one_line() {
         ),
         (
             "--advantage pass-at-k --pass-k 9",
-            "pass_k (9) in [learner] is larger than group_size (8) in [rollout]",
+            "pass_k (9) in [learner] is not below group_size (8) in [rollout]",
+        ),
+        (
+            "--kl-coef 0.1 --kl-estimator off",
+            "kl_coef and kl_estimator = \"off\" in [learner] contradict each other",
+        ),
+        (
+            "--token-weights vppo --vppo-min 1.5",
+            "vppo_min (1.5) in [learner] above 1 needs vppo_max",
+        ),
+        (
+            "--token-weights entropy --perception-signal k3",
+            "perception_signal in [learner] needs",
         ),
         (
             "--aggregation-length 9",
