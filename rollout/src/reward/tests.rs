@@ -170,6 +170,54 @@ fn a_score_is_the_weighted_sum() {
     );
 }
 
+/// What stands in the tag, and the counts of what the modes disagree on.
+#[test]
+fn a_verifier_counts() {
+    let verifier = Verifier::new(VerifierMode::Robust, FormatRule::R1v, 0);
+    assert!(
+        verifier
+            .verify("<think>5</think><answer>x=4.0</answer>", "x=4")
+            .is_right
+    );
+    assert!(verifier.verify("<answer>\\boxed{4}</answer>", "4").is_right);
+    let verdict = verifier.verify("\\boxed{4}", "4");
+    assert_eq!((verdict.is_right, verdict.reason), (false, Reason::NoBox));
+    let counts = VerifierCounts {
+        graded: 3,
+        // mathruler reads `x=4.0` otherwise, and `\boxed{4}` as 4.
+        disagreed: 2,
+        failed: 0,
+    };
+    assert_eq!(verifier.take_counts(), counts);
+    assert_eq!(verifier.take_counts(), VerifierCounts::default());
+}
+
+/// Kinds and reasons, as `rollout grade` shows them.
+#[test]
+fn a_verdict_says_why() {
+    let says = |prediction: &str, gold: &str| {
+        let comparison = compare(prediction, gold, 0);
+        (comparison.kind, comparison.reason)
+    };
+    assert_eq!(says("B", "(A)"), (Kind::Choice, Reason::OtherValue));
+    assert_eq!(says("Yes.", "yes"), (Kind::Text, Reason::SameValue));
+    assert_eq!(says("1/0", "7"), (Kind::Number, Reason::Undefined));
+    assert_eq!(says("7 8 9", "7"), (Kind::Number, Reason::NotRead));
+    assert_eq!(says("30", "30^\\circ"), (Kind::Degrees, Reason::SameValue));
+    assert_eq!(
+        says("3 m", "300 \\text{ cm}"),
+        (Kind::Measure, Reason::SameValue)
+    );
+    assert_eq!(says("0.5", "50\\%"), (Kind::Percentage, Reason::SameValue));
+    assert_eq!(
+        says("x \\le 3", "(-\\infty, 3]"),
+        (Kind::Interval, Reason::SameValue)
+    );
+    assert_eq!(says("2, 1", "\\{1, 2\\}"), (Kind::Set, Reason::SameValue));
+    let big = "(x+1)^{10}".repeat(19);
+    assert_eq!(says(&big, "7"), (Kind::Number, Reason::TooMuchWork));
+}
+
 /// What other graders were seen to accept.
 #[test]
 fn known_holes_are_closed() {
@@ -198,6 +246,16 @@ fn known_holes_are_closed() {
         ("x=3=4", "4"),
         ("13 or \\boxed{12}", "12"),
         ("3:4:5", "3:4"),
+        // The question given back.
+        ("3x=12", "x=4"),
+        ("x-4=0", "x=4"),
+        ("2x-1>3", "x>2"),
+        ("x=5, y=2", "x=2, y=5"),
+        ("5 million", "5"),
+        ("5 \\text{ cm}", "5 apples"),
+        ("\\sqrt2 \\approx 5", "\\sqrt2"),
+        ("\\infty-\\infty", "0"),
+        ("2 1/3", "21/3"),
     ];
     for (prediction, gold) in wrong {
         assert!(!equivalent(prediction, gold), "{prediction:?} for {gold:?}");

@@ -179,3 +179,27 @@ impl Verifier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command's word goes before ours; where it gives none, the response is wrong and counted.
+    #[test]
+    fn a_command_decides() {
+        let script = r#"while IFS= read -r line; do
+            case "$line" in *crash*) exit 1;; esac
+            id=${line#*:}; id=${id%%,*}; echo "{\"id\": $id, \"accuracy\": 0.25}"
+        done"#;
+        let command = CommandVerifier::start(script, Duration::from_secs(20)).unwrap();
+        let verifier = Verifier {
+            command: Some(command),
+            ..Verifier::default()
+        };
+        let accuracy = |response: &str| verifier.verify(response, "1").accuracy;
+        assert_eq!(accuracy("\\boxed{2}"), 0.25);
+        assert_eq!(accuracy("crash \\boxed{1}"), 0.0);
+        assert_eq!(accuracy("\\boxed{1}"), 0.25);
+        assert_eq!(verifier.take_counts().failed, 1);
+    }
+}

@@ -127,7 +127,7 @@ impl Fixed {
     }
 
     pub(crate) fn exp(&self, fuel: &mut Fuel) -> Result<Self, Stop> {
-        fuel.burn(512)?;
+        fuel.burn(256)?;
         // x = k ln 2 + r; exp(r) = exp(r / 256)^256.
         let k = nearest(&self.0, &Self::ln_2().0);
         let rest = &self.0 - &k * &Self::ln_2().0;
@@ -153,7 +153,7 @@ impl Fixed {
     }
 
     pub(crate) fn ln(&self, fuel: &mut Fuel) -> Result<Self, Stop> {
-        fuel.burn(1024)?;
+        fuel.burn(400)?;
         if self.is_negative() || self.is_tiny() {
             return Err(Stop::Undefined);
         }
@@ -167,7 +167,7 @@ impl Fixed {
 
     /// Sine and cosine of radians.
     pub(crate) fn sin_cos(&self, fuel: &mut Fuel) -> Result<(Self, Self), Stop> {
-        fuel.burn(1024)?;
+        fuel.burn(400)?;
         let half_pi: BigInt = &Self::pi().0 >> 1;
         let quarter = nearest(&self.0, &half_pi);
         let rest = &self.0 - &quarter * &half_pi;

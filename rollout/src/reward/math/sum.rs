@@ -60,10 +60,10 @@ impl Sum {
     }
 
     pub(super) fn add(&self, other: &Self, fuel: &mut Fuel) -> Result<Self, Stop> {
-        fuel.burn(1 + self.0.len() + other.0.len())?;
+        fuel.burn(1 + 4 * self.0.len())?;
         let mut sum = self.clone();
         for (monomial, coefficient) in &other.0 {
-            fuel.burn(4 + work(coefficient, coefficient))?;
+            fuel.burn(16 + work(coefficient, coefficient))?;
             sum.add_term(monomial.clone(), coefficient)?;
         }
         Ok(sum)
@@ -89,7 +89,7 @@ impl Sum {
         let mut product = Self::default();
         for (left, p) in &self.0 {
             for (right, q) in &other.0 {
-                fuel.burn(4 + 2 * (left.len() + right.len()) + work(p, q))?;
+                fuel.burn(16 + 8 * (left.len() + right.len()) + work(p, q))?;
                 let (monomial, factor) = multiply_monomials(left, right)?;
                 let coefficient = times(&times(p, q), &factor);
                 check_size(&coefficient)?;
