@@ -124,9 +124,9 @@ fn a_missing_image_is_wrong_and_named_until_it_is_there() {
     assert_eq!(now[3].get("error"), None);
     assert_eq!(report(folder)["num_unasked"], 0);
 
-    let message = refused(&generate(folder, &["--max-response-tokens", "7"]));
+    let message = refused(&generate(folder, &["--seed", "7"]));
     assert!(
-        message.contains("made otherwise (max_response_tokens 6, now 7)"),
+        message.contains("made otherwise (seed 0, now 7)"),
         "{message}"
     );
     let message = refused(

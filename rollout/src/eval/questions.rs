@@ -1,7 +1,7 @@
 //! What is asked: the rows of a data set, or the questions of a benchmark.
 
 use anyhow::{Context as _, Result};
-use shared::dataset::{Dataset, DatasetLimits, Sample};
+use shared::dataset::{Dataset, DatasetLimits, Error, Sample};
 
 use super::args::EvalArgs;
 use super::benchmark::{Benchmark, Options, Table};
@@ -86,9 +86,9 @@ fn from_data(dataset: &Dataset, counts_all: bool, index: usize) -> Result<Asked>
             question.answer.clone_from(&sample.answer);
             Ok(Asked::Whole(question, sample))
         }
-        Err(error) if error.is_sample() && counts_all => {
-            question.id = dataset.label(index, "");
-            Ok(Asked::Broken(question, error.to_string()))
+        Err(Error::Sample { id, reason }) if counts_all => {
+            question.id = id;
+            Ok(Asked::Broken(question, reason))
         }
         Err(error) if error.is_sample() => Ok(Asked::Skipped(error.to_string())),
         Err(error) => Err(error.into()),
