@@ -187,6 +187,19 @@ fn killed_and_resumed_it_ends_like_an_undisturbed_run() {
     assert_same_end(&expected, &run_dir, 5);
 }
 
+/// A run that is killed after its third step and resumed ends like `expected`.
+fn killed_it_ends_like(expected: &Path, folder: &Path, args: &[&str]) {
+    let run_dir = folder.join("killed");
+    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
+    let mut killed = learner(&run_dir, args).spawn().unwrap();
+    wait_for(&checkpoint(&run_dir, 3));
+    send(killed.id(), Signal::KILL);
+    killed.wait().unwrap();
+    let output = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_same_end(expected, &run_dir, 5);
+}
+
 #[test]
 fn grpo_with_several_updates_per_batch_resumes_exactly() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,15 +217,7 @@ fn grpo_with_several_updates_per_batch_resumes_exactly() {
     ];
     let expected = undisturbed(folder.path(), &args);
 
-    let run_dir = folder.path().join("killed");
-    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
-    let mut killed = learner(&run_dir, &args).spawn().unwrap();
-    wait_for(&checkpoint(&run_dir, 3));
-    send(killed.id(), Signal::KILL);
-    killed.wait().unwrap();
-    let output = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
-    assert!(output.status.success(), "{}", text(&output));
-    assert_same_end(&expected, &run_dir, 5);
+    killed_it_ends_like(&expected, folder.path(), &args);
 }
 
 #[test]
@@ -248,15 +253,7 @@ fn an_adaptive_kl_coefficient_resumes_exactly() {
     // The policy starts as its own reference: nothing to hold it to, and the coefficient falls.
     assert!((coefficients[0] - 0.3).abs() < 1e-6 && coefficients[1] < 0.29);
 
-    let run_dir = folder.path().join("killed");
-    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
-    let mut killed = learner(&run_dir, &args).spawn().unwrap();
-    wait_for(&checkpoint(&run_dir, 3));
-    send(killed.id(), Signal::KILL);
-    killed.wait().unwrap();
-    let output = finish(learner(&run_dir, &["--resume"]).spawn().unwrap());
-    assert!(output.status.success(), "{}", text(&output));
-    assert_same_end(&expected, &run_dir, 5);
+    killed_it_ends_like(&expected, folder.path(), &args);
 }
 
 #[test]

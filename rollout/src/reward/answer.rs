@@ -31,6 +31,7 @@ pub(super) enum Answer {
     /// `3, 5`, `\{1, 2\}`, `\pm 3`: neither order nor braces count.
     List {
         items: Vec<Self>,
+        joint: Joint,
         is_set: bool,
     },
     /// `3:4:5`
@@ -38,6 +39,22 @@ pub(super) enum Answer {
     Matrix(Vec<Vec<Self>>),
     /// `\sqrt{2} \approx 1.41`: the same number in several forms.
     Forms(Vec<Self>),
+}
+
+/// What stands between the items of a list. Numbers may be listed in any way; of inequalities, intervals and points it says
+/// which of them hold together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Joint {
+    /// `,`, `;`, or nothing that was written
+    Comma,
+    /// `and`, also behind commas
+    And,
+    /// `or`, also behind commas
+    Or,
+    /// `\cup`
+    Union,
+    /// Several of them.
+    Mixed,
 }
 
 /// A value with what stands behind it.

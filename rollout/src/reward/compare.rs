@@ -4,7 +4,7 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Signed as _, Zero as _};
 
-use super::answer::{Answer, Quantity, Relation};
+use super::answer::{Answer, Joint, Quantity, Relation, Sign};
 use super::math::canonical::Value;
 use super::math::expr::Expr;
 use super::math::numeric::{is_near, same_function};
@@ -76,13 +76,25 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             Answer::List {
                 items: p,
                 is_set: true,
+                ..
             },
             Answer::List {
                 items: g,
                 is_set: true,
+                ..
             },
         ) => Ok(is_subset(p, g, fuel)? && is_subset(g, p, fuel)?),
-        (Answer::List { items: p, .. }, Answer::List { items: g, .. }) => {
+        (
+            Answer::List {
+                items: p, joint: a, ..
+            },
+            Answer::List {
+                items: g, joint: b, ..
+            },
+        ) => {
+            if !are_joined_alike((p, *a), (g, *b)) {
+                return Ok(false);
+            }
             // `x=3, y=5` gives the order of `3, 5`.
             if names_differ(p) != names_differ(g) {
                 same_in_order(p, g, fuel)
@@ -151,6 +163,30 @@ fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
 
 fn is_named(atom: &Atom, name: &str) -> bool {
     matches!(atom, Atom::Variable(variable) if variable.trim_start_matches('\\') == name)
+}
+
+/// Whether two lists hold together in the same way. `x < 1 or x > 2` is a union, with "and" it is something else; `(1, 2), (3, 4)`
+/// are points, their union two intervals. A comma between inequalities may mean either.
+fn are_joined_alike((p, a): (&[Answer], Joint), (g, b): (&[Answer], Joint)) -> bool {
+    use Joint::{And, Comma, Or, Union};
+    let is_inequality = |item: &Answer| {
+        let relation = item.as_relation();
+        relation.is_some_and(|relation| relation.sign != Sign::Equal)
+    };
+    let is_group = |item: &Answer| matches!(item, Answer::Group { .. });
+    let has_inequality = p.iter().chain(g).any(is_inequality);
+    if !has_inequality && !p.iter().chain(g).any(is_group) {
+        return true;
+    }
+    match (a, b) {
+        (a, b) if a == b => true,
+        (Or, Union) | (Union, Or) => true,
+        (Comma, Union) => !p.iter().any(is_group),
+        (Union, Comma) => !g.iter().any(is_group),
+        (Comma, And | Or) | (And | Or, Comma) => true,
+        (And, Or) | (Or, And) => !has_inequality,
+        _ => false,
+    }
 }
 
 /// Whether a list says of at least two things what each is.

@@ -1,21 +1,29 @@
 //! Where the items of a list, the cells of a matrix and the inside of brackets are.
 
+use super::answer::Joint;
 use super::math::Stop;
 use super::math::token::{Kind, Token};
 
 /// Items of a list, cells of a matrix.
 pub(super) const MAX_ITEMS: usize = 64;
 
-/// At commas, semicolons, "and", "or", `\cup` outside of brackets; with `thousands`, a comma inside `1,234` is none.
-pub(super) fn split_list(tokens: &[Token], thousands: bool) -> Vec<&[Token]> {
+/// At commas, semicolons, "and", "or", `\cup` outside of brackets; with `thousands`, a comma inside `1,234` is none. And which
+/// of them they were.
+pub(super) fn split_list(tokens: &[Token], thousands: bool) -> (Vec<&[Token]>, Joint) {
     let mut items = Vec::new();
+    let (mut has_comma, mut has_and, mut has_or, mut has_union) = (false, false, false, false);
     let (mut start, mut depth) = (0, 0_i32);
     for (position, token) in tokens.iter().enumerate() {
         depth += bracket(token);
         let is_comma = token.is_mark(',') && !(thousands && is_thousands(tokens, position));
-        let is_word =
-            token.is_word(&["and", "or"]) || token.is_mark(';') || token.is_command(&["cup"]);
-        if depth == 0 && (is_comma || is_word) {
+        let is_comma = is_comma || token.is_mark(';');
+        let (is_and, is_or) = (token.is_word(&["and"]), token.is_word(&["or"]));
+        let is_union = token.is_command(&["cup"]);
+        if depth == 0 && (is_comma || is_and || is_or || is_union) {
+            has_comma |= is_comma;
+            has_and |= is_and;
+            has_or |= is_or;
+            has_union |= is_union;
             items.push(tokens.get(start..position).unwrap_or_default());
             start = position + 1;
         }
@@ -24,7 +32,14 @@ pub(super) fn split_list(tokens: &[Token], thousands: bool) -> Vec<&[Token]> {
     // `3, and 5`
     let is_listed = items.len() > 1;
     items.retain(|item| !(is_listed && item.is_empty()));
-    items
+    let joint = match (has_and, has_or, has_union) {
+        (false, false, false) => Joint::Comma,
+        (true, false, false) => Joint::And,
+        (false, true, false) => Joint::Or,
+        (false, false, true) if !has_comma => Joint::Union,
+        _ => Joint::Mixed,
+    };
+    (items, joint)
 }
 
 /// Without the brackets around `\begin{array}...\end{array}`.

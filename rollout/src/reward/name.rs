@@ -1,8 +1,8 @@
 //! What an equation is about: the side that is a name.
 
 use super::layout::bracket;
-use super::math::parse::GREEK;
 use super::math::token::{Kind, Token};
+use super::math::variable::GREEK;
 
 /// What an equation is about.
 pub(super) struct Name {

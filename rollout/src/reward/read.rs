@@ -1,6 +1,6 @@
 //! Tokens to an answer: lists, brackets and relations taken apart, quantities evaluated.
 
-use super::answer::{Answer, Quantity, Sign};
+use super::answer::{Answer, Joint, Quantity, Sign};
 use super::layout::{MAX_ITEMS, is_balanced, mark, matrix_rows, split_list, unwrapped_matrix};
 use super::math::evaluate::evaluate;
 use super::math::expr::Expr;
@@ -41,16 +41,16 @@ impl Reader<'_> {
         if let Some(rows) = matrix_rows(unwrapped_matrix(tokens))? {
             return self.matrix(&rows, depth);
         }
-        let items = split_list(tokens, self.thousands);
+        let (items, joint) = split_list(tokens, self.thousands);
         if items.len() > 1 {
-            return self.list(&items, false, depth);
+            return self.list(&items, joint, false, depth);
         }
         match tokens {
             [open, inner @ .., close]
                 if open.is_command(&["{"]) && close.is_command(&["}"]) && is_balanced(inner) =>
             {
-                let items = split_list(inner, self.thousands);
-                return self.list(&items, true, depth);
+                let (items, _) = split_list(inner, self.thousands);
+                return self.list(&items, Joint::Comma, true, depth);
             }
             [open, inner @ .., close]
                 if (open.is_mark('(') || open.is_mark('['))
@@ -58,7 +58,7 @@ impl Reader<'_> {
                     && is_balanced(inner) =>
             {
                 // `(2,100)` is a point.
-                let items = split_list(inner, false);
+                let (items, _) = split_list(inner, false);
                 if items.len() > 1 {
                     let items = items
                         .into_iter()
@@ -95,28 +95,38 @@ impl Reader<'_> {
         self.quantity(tokens).map(Answer::Quantity)
     }
 
-    fn list(&mut self, items: &[&[Token]], is_set: bool, depth: usize) -> Result<Answer, Stop> {
+    fn list(
+        &mut self,
+        items: &[&[Token]],
+        joint: Joint,
+        is_set: bool,
+        depth: usize,
+    ) -> Result<Answer, Stop> {
         if items.len() > MAX_ITEMS {
             return Err(Stop::Limit);
         }
-        let mut list = Vec::with_capacity(items.len());
-        for item in items {
-            match self.answer(item, depth + 1)? {
-                Answer::List {
-                    items,
-                    is_set: false,
-                } => list.extend(items),
+        let answers = items
+            .iter()
+            .map(|item| self.answer(item, depth + 1))
+            .collect::<Result<Vec<_>, _>>()?;
+        let is_a_set = |answer: &Answer| matches!(answer, Answer::List { is_set: true, .. });
+        // `\{1\} \cup \{2\}` is a set; beside an interval a set stays what it is.
+        let are_sets = joint == Joint::Union && answers.iter().all(is_a_set);
+        let mut list = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer {
+                Answer::List { items, is_set, .. } if !is_set || are_sets => list.extend(items),
                 answer => list.push(answer),
             }
         }
         if list.len() > MAX_ITEMS {
-            Err(Stop::Limit)
-        } else {
-            Ok(Answer::List {
-                items: list,
-                is_set,
-            })
+            return Err(Stop::Limit);
         }
+        Ok(Answer::List {
+            items: list,
+            joint,
+            is_set: is_set || are_sets,
+        })
     }
 
     fn matrix(&mut self, rows: &[Vec<&[Token]>], depth: usize) -> Result<Answer, Stop> {
@@ -156,6 +166,7 @@ impl Reader<'_> {
         }
         Ok(Answer::List {
             items: answers,
+            joint: Joint::Comma,
             is_set: false,
         })
     }

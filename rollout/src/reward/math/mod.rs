@@ -22,6 +22,7 @@ pub(super) mod sum;
 pub(super) mod text;
 pub(super) mod token;
 pub(super) mod units;
+pub(super) mod variable;
 
 /// Why an answer has no value: it is then equal to nothing but its own text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use super::Stop;
 use super::expr::Expr;
 use super::function::{binomial, factorial, is_function};
 use super::token::{Kind, Token};
+use super::variable::GREEK;
 
 /// Deeper answers are no answers.
 const MAX_DEPTH: usize = 64;
@@ -275,52 +276,6 @@ impl<'a> Parser<'a> {
         Ok(value)
     }
 
-    /// `AB` is the length of a segment, and `BA` the same one; not A times B.
-    fn segment(&mut self, first: char) -> String {
-        let mut letters = vec![first];
-        while first.is_ascii_uppercase()
-            && let Some(Token {
-                kind: Kind::Letter(letter @ 'A'..='Z'),
-                is_spaced: false,
-                ..
-            }) = self.peek()
-        {
-            letters.push(*letter);
-            self.advance();
-        }
-        letters.sort_unstable();
-        letters.into_iter().collect()
-    }
-
-    /// `x_1`, `x_{12}`, `x_A`
-    fn subscripted(&mut self, mut name: String) -> Result<String, Stop> {
-        if !self.take_mark('_') {
-            return Ok(name);
-        }
-        let is_group = self.take_mark('{');
-        let start = name.len();
-        while let Some(token) = self.peek() {
-            match &token.kind {
-                Kind::Digit(digit) => name.push(char::from(b'0' + digit)),
-                Kind::Letter(letter) => name.push(*letter),
-                Kind::Word(word) => name.push_str(word),
-                _ => break,
-            }
-            self.advance();
-            if !is_group {
-                break;
-            }
-        }
-        if name.len() == start {
-            return Err(Stop::Syntax);
-        }
-        name.insert(start, '_');
-        if is_group {
-            self.expect('}')?;
-        }
-        Ok(name)
-    }
-
     /// What `sqrt` takes in plain text: `(5)`, `{5}`, `13`.
     fn plain_argument(&mut self) -> Result<Expr, Stop> {
         match self.peek().map(|token| &token.kind) {
@@ -399,23 +354,6 @@ impl<'a> Parser<'a> {
             name => self.function(name),
         }
     }
-
-    /// `\angle A`, `\angle ABC`, `\angle 1`
-    fn angle(&mut self) -> Result<Expr, Stop> {
-        let mut name = String::from("\\angle");
-        while let Some(Kind::Letter(letter)) = self.peek().map(|token| &token.kind) {
-            name.push(*letter);
-            self.advance();
-        }
-        if name.len() == 6 {
-            let Some(Kind::Digit(digit)) = self.peek().map(|token| &token.kind) else {
-                return Err(Stop::Syntax);
-            };
-            name.push(char::from(b'0' + digit));
-            self.advance();
-        }
-        Ok(Expr::Variable(name))
-    }
 }
 
 pub(super) fn times(left: Expr, right: Expr) -> Expr {
@@ -451,8 +389,3 @@ fn is_value_command(name: &str) -> bool {
     ];
     VALUES.contains(&name) || is_function(name) || GREEK.contains(&name)
 }
-
-pub(crate) const GREEK: [&str; 16] = [
-    "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "phi", "varphi",
-    "omega", "sigma", "rho", "tau", "psi", "eta",
-];
