@@ -23,9 +23,23 @@ pub fn boxed(response: &str) -> Option<String> {
         before = previous.start;
         answers.push(previous.content);
     }
+    // Brackets that pair up across boxes are nobody's answer: `\boxed{(1} \boxed{2)}` is no point.
+    if answers.len() > 1 && !answers.iter().all(|answer| is_balanced(answer)) {
+        answers.truncate(1);
+    }
     answers.reverse();
     answers.dedup();
     Some(answers.join(", "))
+}
+
+/// Whether as many brackets open as close, of whatever kind: `[1, 2)` is an interval.
+fn is_balanced(text: &str) -> bool {
+    let step = |byte: u8| match byte {
+        b'(' | b'[' | b'{' => 1,
+        b')' | b']' | b'}' => -1_i64,
+        _ => 0,
+    };
+    text.bytes().map(step).sum::<i64>() == 0
 }
 
 /// A list of more boxes is no answer to a question; the last ones are looked at.
@@ -163,6 +177,11 @@ mod tests {
             let text = format!("1. \\boxed{{12}}{gap}\\boxed{{13}}");
             assert_eq!(answer(&text), "12, 13", "{gap}");
         }
+        assert_eq!(
+            answer("\\boxed{[1, 2)} or \\boxed{(3, 4)}"),
+            "[1, 2), (3, 4)"
+        );
+        assert_eq!(answer("\\boxed{(1} \\boxed{2)}"), "2)");
         assert_eq!(answer("\\boxed{12} \\boxed{}"), "-");
         assert_eq!(answer("\\boxed"), "-");
         assert_eq!(answer("\\boxed 12"), "-");

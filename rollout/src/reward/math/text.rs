@@ -3,21 +3,11 @@
 /// Longer answers are only compared byte by byte.
 pub(crate) const MAX_BYTES: usize = 2048;
 
-/// Commands that only place or decorate what follows.
-const IGNORED: [&str; 29] = [
-    "left",
-    "right",
+/// Commands that only decorate what follows.
+const IGNORED: [&str; 14] = [
     "displaystyle",
     "textstyle",
     "limits",
-    "bigl",
-    "bigr",
-    "big",
-    "Big",
-    "Bigl",
-    "Bigr",
-    "bigg",
-    "Bigg",
     "nolimits",
     "rm",
     "bf",
@@ -29,15 +19,19 @@ const IGNORED: [&str; 29] = [
     "small",
     "tiny",
     "normalsize",
-    "middle",
-    "biggl",
-    "biggr",
-    "Biggl",
-    "Biggr",
 ];
 
+/// Commands that size the delimiter behind them.
+const SIZES: [&str; 15] = [
+    "left", "right", "middle", "big", "bigl", "bigr", "Big", "Bigl", "Bigr", "bigg", "biggl",
+    "biggr", "Bigg", "Biggl", "Biggr",
+];
+
+/// What a delimiter begins with.
+const DELIMITERS: [char; 9] = ['(', ')', '[', ']', '|', '/', '<', '>', '\\'];
+
 /// Folds characters, drops `$`, `\left`, spacing commands; joins digits over `{,}`, `\!` and `\,`. `None` for what is too
-/// long or holds control characters.
+/// long, holds control characters or sizes what is no delimiter.
 pub(crate) fn normalise(answer: &str) -> Option<String> {
     if answer.len() > MAX_BYTES {
         return None;
@@ -68,6 +62,19 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
             match name {
                 "quad" | "qquad" => out.push(' '),
                 name if IGNORED.contains(&name) => {}
+                name if SIZES.contains(&name) => {
+                    let delimiter = behind.trim_start();
+                    if let Some(rest_behind) = delimiter.strip_prefix('.') {
+                        // The delimiter that is not shown.
+                        out.push(' ');
+                        rest = rest_behind;
+                        continue;
+                    }
+                    // `1\right2` is not 12.
+                    if !delimiter.starts_with(DELIMITERS) {
+                        return None;
+                    }
+                }
                 _ => {
                     out.push('\\');
                     out.push_str(name);
