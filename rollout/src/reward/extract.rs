@@ -2,8 +2,8 @@
 
 /// Content of the last `\boxed{}` or `\fbox{}`, innermost where boxes are nested.
 ///
-/// Different boxes side by side (`\boxed{3} and \boxed{5}`) are one list, joined by commas. No box, or a last box that is not
-/// closed, is no answer.
+/// Different boxes side by side (`\boxed{3} and \boxed{5}`) are one list, joined by commas. No box, a last box that is not
+/// closed, or brackets that only pair up across boxes are no answer.
 #[must_use]
 pub fn boxed(response: &str) -> Option<String> {
     let last = last_box(response, response.len())?;
@@ -23,13 +23,12 @@ pub fn boxed(response: &str) -> Option<String> {
         before = previous.start;
         answers.push(previous.content);
     }
-    // Brackets that pair up across boxes are nobody's answer: `\boxed{(1} \boxed{2)}` is no point.
-    if answers.len() > 1 && !answers.iter().all(|answer| is_balanced(answer)) {
-        answers.truncate(1);
-    }
     answers.reverse();
     answers.dedup();
-    Some(answers.join(", "))
+    let joined = answers.join(", ");
+    // `\boxed{(1} \boxed{2)}` is no point.
+    let pairs_across = is_balanced(&joined) && !answers.iter().all(|answer| is_balanced(answer));
+    (!pairs_across).then_some(joined)
 }
 
 /// Whether as many brackets open as close, of whatever kind: `[1, 2)` is an interval.
@@ -181,7 +180,8 @@ mod tests {
             answer("\\boxed{[1, 2)} or \\boxed{(3, 4)}"),
             "[1, 2), (3, 4)"
         );
-        assert_eq!(answer("\\boxed{(1} \\boxed{2)}"), "2)");
+        assert_eq!(answer("\\boxed{(1} \\boxed{2)}"), "-");
+        assert_eq!(answer("\\boxed{(4} \\boxed{2}"), "(4, 2");
         assert_eq!(answer("\\boxed{12} \\boxed{}"), "-");
         assert_eq!(answer("\\boxed"), "-");
         assert_eq!(answer("\\boxed 12"), "-");

@@ -1,40 +1,17 @@
 //! Answers in words.
 
+use super::math::token::WORDS;
 use super::math::units::is_unit_word;
 
 /// Words rather than a formula. `words` is in lower case.
 pub(super) fn is_text(words: &str) -> bool {
     const SHORT: [&str; 5] = ["yes", "no", "true", "false", "none"];
-    const MATH: [&str; 23] = [
-        "sqrt",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "log",
-        "exp",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "percent",
-        "square",
-        "cubic",
-        "and",
-        "infinity",
-        "per",
-        "squared",
-        "cubed",
-        "celsius",
-        "fahrenheit",
-        "units",
-    ];
     let is_plain = words
         .chars()
         .all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\'' | ','));
+    let is_math = |word: &str| WORDS.contains(&word) || word == "units";
     let is_word =
-        |word: &str| SHORT.contains(&word) || (word.chars().count() > 2 && !MATH.contains(&word));
+        |word: &str| SHORT.contains(&word) || (word.chars().count() > 2 && !is_math(word));
     is_plain && words.split([' ', '-', ',']).any(is_word)
 }
 

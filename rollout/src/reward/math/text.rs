@@ -27,8 +27,26 @@ const SIZES: [&str; 15] = [
     "biggr", "Bigg", "Biggl", "Biggr",
 ];
 
-/// What a delimiter begins with.
-const DELIMITERS: [char; 9] = ['(', ')', '[', ']', '|', '/', '<', '>', '\\'];
+/// Delimiters by name.
+const DELIMITERS: [&str; 17] = [
+    "lbrace",
+    "rbrace",
+    "lbrack",
+    "rbrack",
+    "langle",
+    "rangle",
+    "lvert",
+    "rvert",
+    "lVert",
+    "rVert",
+    "vert",
+    "Vert",
+    "lfloor",
+    "rfloor",
+    "lceil",
+    "rceil",
+    "backslash",
+];
 
 /// Folds characters, drops `$`, `\left`, spacing commands; joins digits over `{,}`, `\!` and `\,`. `None` for what is too
 /// long, holds control characters or sizes what is no delimiter.
@@ -71,7 +89,7 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
                         continue;
                     }
                     // `1\right2` is not 12.
-                    if !delimiter.starts_with(DELIMITERS) {
+                    if !is_delimiter(delimiter) {
                         return None;
                     }
                 }
@@ -115,6 +133,18 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
             answer.to_owned()
         },
     )
+}
+
+/// Whether a delimiter stands first.
+fn is_delimiter(text: &str) -> bool {
+    match text.strip_prefix('\\') {
+        Some(command) if command.starts_with(['{', '}', '|']) => true,
+        Some(command) => {
+            let name = command.split(|c: char| !c.is_ascii_alphabetic()).next();
+            name.is_some_and(|name| DELIMITERS.contains(&name))
+        }
+        None => text.starts_with(['(', ')', '[', ']', '|', '/', '<', '>']),
+    }
 }
 
 /// `**12**.` is 12 in bold; `2**3` is a power.

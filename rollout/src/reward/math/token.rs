@@ -46,7 +46,8 @@ impl Token {
     }
 }
 
-const WORDS: [&str; 28] = [
+/// Runs of plain letters that belong to formulas.
+pub(crate) const WORDS: [&str; 28] = [
     "sqrt",
     "pi",
     "sin",
