@@ -22,7 +22,7 @@ mod write;
 use mapped::Mapped;
 
 pub use layout::F32Layout;
-pub use quantized::{QuantizedMatrix, quantized_matrices};
+pub use quantized::{GROUP, PANEL, QuantizedMatrix, quantized_matrices};
 pub use write::{write_f32, write_f32_watched};
 
 /// Longest header that is parsed; the one of a 72B model is below 1 MB.

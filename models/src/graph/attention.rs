@@ -3,7 +3,7 @@
 //! `// B rows, S new tokens, T = B*S, M cache slots, H heads, K kv heads, D head dim, E hidden`
 //! `// N patches, W windows, L patches of the longest window`
 
-use super::linear::{Projected, linear};
+use super::linear::{Plus, linear};
 use super::rope::Rotation;
 use super::weights::Weights;
 use crate::config::{TextConfig, VisionConfig};
@@ -47,23 +47,21 @@ pub enum Cache {
     },
 }
 
-/// Attention of decoder layer `layer`: x f32 `[T, E]`, normalised, to `[T, E]`.
+/// `residual + attention(x)` of decoder layer `layer`: x, normalised, and residual f32 `[T, E]`.
 pub fn text_attention(
     graph: &mut Graph,
     weights: Weights<'_>,
     config: &TextConfig,
     layer: usize,
     x: &Value,
+    residual: &Value,
     pass: &Pass,
-) -> Result<Projected> {
+) -> Result<Value> {
     let names = |kind: &str| {
         ["q", "k", "v"].map(|part| text_layer(layer, &format!("self_attn.{part}_proj.{kind}")))
     };
     let qkv_bias = weights.stacked(graph, &names("bias"))?;
-    let qkv = linear(graph, weights, &names("weight"), Some(&qkv_bias), x)?; // [T, (H+2K)*D]
-    let Projected::Whole(qkv) = qkv else {
-        return Err(Error::Graph("a bias needs whole rows".to_owned()));
-    };
+    let qkv = linear(graph, weights, &names("weight"), x, Plus::Bias(&qkv_bias))?; // [T, (H+2K)*D]
     let attended = match &pass.cache {
         Cache::Rows {
             row_shape,
@@ -99,7 +97,8 @@ pub fn text_attention(
         }),
     }; // [T, H*D]
     let output = [text_layer(layer, "self_attn.o_proj.weight")];
-    linear(graph, weights, &output, None, &attended) // [T, E]
+    let plus = Plus::Residual(residual);
+    linear(graph, weights, &output, &attended, plus) // [T, E]
 }
 
 /// Attention over a buffer per row: qkv `[T, (H+2K)*D]` to `[T, H*D]`. Declares the layer's cache as inputs

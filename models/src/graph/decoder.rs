@@ -31,8 +31,8 @@
 
 use super::Form;
 use super::attention::{Cache, Pass, text_attention};
-use super::linear::{Projected, linear};
-use super::mlp::mlp;
+use super::linear::{Plus, linear};
+use super::mlp::{Mlp, mlp};
 use super::rope::text_rotation;
 use super::weights::Weights;
 use crate::checkpoint::{F32Layout, QuantizedMatrix};
@@ -97,10 +97,7 @@ pub fn build(
     let wanted = graph.gather(&hidden, &logit_positions); // [R, E]
     let wanted = norm(graph, weights, text, FINAL_NORM, &wanted)?;
     let head = [head_name(config.tie_word_embeddings).to_owned()];
-    let logits = match linear(graph, weights, &head, None, &wanted)? {
-        Projected::Whole(logits) => logits,
-        Projected::Scaled { rows, scales } => graph.mul(&rows, &scales),
-    }; // [R, V]
+    let logits = linear(graph, weights, &head, &wanted, Plus::Nothing)?; // [R, V]
     let logits = graph.rename(&logits, "logits");
     graph.output(
         &logits,
@@ -173,8 +170,7 @@ fn decoder_layer(
         &text_layer(layer, "input_layernorm.weight"),
         hidden,
     )?;
-    let attended = text_attention(graph, weights, config, layer, &normed, pass)?;
-    let hidden = attended.plus(graph, hidden);
+    let hidden = text_attention(graph, weights, config, layer, &normed, hidden, pass)?;
 
     graph.scope(format!("layers.{layer}.mlp"));
     let normed = norm(
@@ -185,19 +181,15 @@ fn decoder_layer(
         &hidden,
     )?;
     let name = |tensor: &str| text_layer(layer, &format!("mlp.{tensor}"));
-    let gated = mlp(
-        graph,
-        weights,
-        &normed,
-        config.intermediate_size,
-        false,
-        match pass.cache {
+    let kind = Mlp {
+        intermediate_size: config.intermediate_size,
+        has_bias: false,
+        form: match pass.cache {
             Cache::Rows { .. } => Form::Portable,
             Cache::Blocks { .. } => Form::Engine,
         },
-        name,
-    )?;
-    Ok(gated.plus(graph, &hidden))
+    };
+    mlp(graph, weights, &normed, &hidden, kind, name)
 }
 
 fn norm(

@@ -1,58 +1,80 @@
 //! Linear layers in f32, or on 8-bit integers.
 //!
 //! On integers every token has a scale of its own, so that its result does not depend on the tokens beside it:
-//! `y[t] = scale[t] * (round(x[t] / scale[t]) . W8) * weight_scale`, the product of integers exact.
+//! `y[t] = scale[t] * (round(x[t] / scale[t]) . W8) * weight_scale`, the product of integers exact. There what follows the
+//! product is done by the same operator, while the numbers are at hand.
 //!
-//! `// T tokens, I in, O out`
+//! `// T tokens, I in, O out, F intermediate`
 
+use super::Form;
+use super::mlp::Mlp;
 use super::weights::Weights;
 use crate::error::Result;
 use crate::onnx::{Graph, Value};
 
-/// What a linear layer gives: f32 `[T, O]`.
-#[derive(Debug)]
-pub enum Projected {
-    /// The result.
-    Whole(Value),
-    /// Rows that must still be multiplied with their scales `[T, 1]`: done by whatever reads them next.
-    Scaled {
-        /// f32 `[T, O]`.
-        rows: Value,
-        /// f32 `[T, 1]`.
-        scales: Value,
-    },
+/// What is added to a product.
+#[derive(Debug, Clone, Copy)]
+pub enum Plus<'a> {
+    /// Nothing.
+    Nothing,
+    /// The same for all tokens: `[O]`.
+    Bias(&'a Value),
+    /// `[T, O]`.
+    Residual(&'a Value),
 }
 
-/// `x W^T + b`: x f32 `[T, I]`; `names` are matrices that stand one above the other. With 8-bit weights when `weights`
-/// has those; a bias is then added at once.
+/// `x W^T + plus`: x f32 `[T, I]` to f32 `[T, O]`; `names` are matrices that stand one above the other. With 8-bit weights
+/// when `weights` has those.
 pub fn linear(
     graph: &mut Graph,
     weights: Weights<'_>,
     names: &[String],
-    bias: Option<&Value>,
     x: &Value,
-) -> Result<Projected> {
-    let Some((weight, weight_scales)) = weights.quantized(graph, names)? else {
-        let weight = match names {
-            [name] => weights.matrix(graph, name)?,
-            _ => weights.stacked(graph, names)?,
+    plus: Plus<'_>,
+) -> Result<Value> {
+    if let Some(weight) = weights.quantized(graph, names) {
+        let plus = match plus {
+            Plus::Nothing => None,
+            Plus::Bias(value) | Plus::Residual(value) => Some(value),
         };
-        return Ok(Projected::Whole(graph.linear(x, &weight, bias)));
+        return Ok(graph.int8_linear(x, &weight, plus));
+    }
+    let weight = match names {
+        [name] => weights.matrix(graph, name)?,
+        _ => weights.stacked(graph, names)?,
     };
-    let [integers, scales] = graph.quantize_rows(x);
-    let rows = graph.integer_product(&integers, &weight, &weight_scales);
-    Ok(match bias {
-        Some(bias) => Projected::Whole(graph.scale_rows(&rows, &scales, bias)),
-        None => Projected::Scaled { rows, scales },
+    Ok(match plus {
+        Plus::Nothing => graph.linear(x, &weight, None),
+        Plus::Bias(bias) => graph.linear(x, &weight, Some(bias)),
+        Plus::Residual(residual) => {
+            let product = graph.linear(x, &weight, None);
+            graph.add(residual, &product)
+        }
     })
 }
 
-impl Projected {
-    /// `residual + self`.
-    pub fn plus(&self, graph: &mut Graph, residual: &Value) -> Value {
-        match self {
-            Self::Whole(value) => graph.add(residual, value),
-            Self::Scaled { rows, scales } => graph.scale_add(rows, scales, residual),
-        }
+/// `silu(gate) * up`, `[gate, up] = x W^T + bias`: x f32 `[T, I]` to f32 `[T, F]`; `names` are the two
+/// matrices.
+pub fn gated(
+    graph: &mut Graph,
+    weights: Weights<'_>,
+    names: &[String; 2],
+    x: &Value,
+    bias: Option<&Value>,
+    mlp: Mlp,
+) -> Result<Value> {
+    if let Some(weight) = weights.quantized(graph, names) {
+        return Ok(graph.int8_linear(x, &weight, bias));
     }
+    let weight = weights.stacked(graph, names)?;
+    let gate_up = graph.linear(x, &weight, bias); // [T, 2F]
+    Ok(match mlp.form {
+        Form::Portable => {
+            let [gate, up] = graph.split(&gate_up, -1, [mlp.intermediate_size; 2]);
+            let sigmoid = graph.sigmoid(&gate);
+            let gate = graph.mul(&gate, &sigmoid);
+            graph.mul(&gate, &up)
+        }
+        Form::Engine => graph.silu_mul(&gate_up),
+    })
 }

@@ -3,23 +3,33 @@
 //! `// T rows, E hidden, F intermediate`
 
 use super::Form;
-use super::linear::{Projected, linear};
+use super::linear::{Plus, gated, linear};
 use super::weights::Weights;
 use crate::error::Result;
 use crate::onnx::{Graph, Value};
 
-/// `down(silu(gate(x)) * up(x))`: x f32 `[T, E]`. `name` gives the published name of a tensor of this MLP, such as
-/// `gate_proj.weight`.
+/// Dimensions of an MLP, and what it is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Mlp {
+    /// F.
+    pub intermediate_size: usize,
+    /// Whether its layers have biases.
+    pub has_bias: bool,
+    /// Operators that it is made of.
+    pub form: Form,
+}
+
+/// `residual + down(silu(gate(x)) * up(x))`: x, residual f32 `[T, E]`. `name` gives the published name of a tensor of this MLP,
+/// such as `gate_proj.weight`.
 pub fn mlp(
     graph: &mut Graph,
     weights: Weights<'_>,
     x: &Value,
-    intermediate_size: usize,
-    has_bias: bool,
-    form: Form,
+    residual: &Value,
+    kind: Mlp,
     name: impl Fn(&str) -> String,
-) -> Result<Projected> {
-    let (gate_up_bias, down_bias) = if has_bias {
+) -> Result<Value> {
+    let (gate_up_bias, down_bias) = if kind.has_bias {
         let gate_up_bias =
             weights.stacked(graph, &[name("gate_proj.bias"), name("up_proj.bias")])?;
         (
@@ -30,22 +40,13 @@ pub fn mlp(
         (None, None)
     };
     let gate_up = [name("gate_proj.weight"), name("up_proj.weight")];
-    let gate_up = linear(graph, weights, &gate_up, gate_up_bias.as_ref(), x)?; // [T, 2F]
-    let hidden = match (form, &gate_up) {
-        (Form::Portable, Projected::Whole(gate_up)) => {
-            let [gate, up] = graph.split(gate_up, -1, [intermediate_size; 2]);
-            let gate = silu(graph, &gate);
-            graph.mul(&gate, &up)
-        }
-        (_, Projected::Whole(gate_up)) => graph.silu_mul(gate_up, None),
-        (_, Projected::Scaled { rows, scales }) => graph.silu_mul(rows, Some(scales)),
-    }; // [T, F]
+    let hidden = gated(graph, weights, &gate_up, x, gate_up_bias.as_ref(), kind)?; // [T, F]
     let down = [name("down_proj.weight")];
-    linear(graph, weights, &down, down_bias.as_ref(), &hidden) // [T, E]
-}
-
-/// `x * sigmoid(x)`.
-fn silu(graph: &mut Graph, x: &Value) -> Value {
-    let gate = graph.sigmoid(x);
-    graph.mul(x, &gate)
+    match &down_bias {
+        None => linear(graph, weights, &down, &hidden, Plus::Residual(residual)),
+        Some(bias) => {
+            let down = linear(graph, weights, &down, &hidden, Plus::Bias(bias))?;
+            Ok(graph.add(residual, &down))
+        }
+    } // [T, E]
 }

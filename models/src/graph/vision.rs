@@ -21,7 +21,7 @@
 
 use super::Form;
 use super::attention::{Slots, vision_attention};
-use super::mlp::mlp;
+use super::mlp::{Mlp, mlp};
 use super::rope::{Rotation, vision_rotation};
 use super::weights::Weights;
 use crate::checkpoint::F32Layout;
@@ -123,16 +123,12 @@ fn vision_layer(
         &hidden,
     )?;
     let name = |tensor: &str| vision_block(block, &format!("mlp.{tensor}"));
-    let gated = mlp(
-        graph,
-        weights,
-        &normed,
-        config.intermediate_size,
-        true,
+    let kind = Mlp {
+        intermediate_size: config.intermediate_size,
+        has_bias: true,
         form,
-        name,
-    )?;
-    Ok(gated.plus(graph, &hidden))
+    };
+    mlp(graph, weights, &normed, &hidden, kind, name)
 }
 
 /// The merger: G neighbouring patches become one token of the language model.

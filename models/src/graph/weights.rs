@@ -1,8 +1,8 @@
 //! Weights as ranges of the weights file.
 
-use crate::checkpoint::{F32Layout, QuantizedMatrix};
+use crate::checkpoint::{F32Layout, GROUP, PANEL, QuantizedMatrix};
 use crate::error::{Error, Result};
-use crate::onnx::{DataType, Graph, Value};
+use crate::onnx::{DataType, Graph, Quantized, Value};
 
 /// The file that 8-bit matrices claim to lie in. There is none: whoever opens the graph hands them over by name.
 const QUANTIZED_FILE: &str = "int8";
@@ -30,21 +30,21 @@ impl<'a> Weights<'a> {
         Self { quantized, ..self }
     }
 
-    /// Matrices one above the other in 8 bits, i8 `[in, out]` and f32 `[out]`; none where they are not quantised.
-    pub fn quantized(&self, graph: &mut Graph, names: &[String]) -> Result<Option<(Value, Value)>> {
-        let found = self.quantized.iter().find(|matrix| matrix.names == names);
-        let Some(matrix) = found else {
-            return Ok(None);
-        };
-        let (rows, columns) = (matrix.in_features, matrix.out_features);
-        let (integers, scales) = (matrix.integers_name(), matrix.scales_name());
+    /// Matrices one above the other in 8 bits; none where they are not quantised.
+    pub fn quantized(&self, graph: &mut Graph, names: &[String]) -> Option<Quantized> {
+        let matrix = self.quantized.iter().find(|matrix| matrix.names == names)?;
         let mut external = |name: &str, data_type, shape: &[usize]| {
             graph.external(QUANTIZED_FILE, name, data_type, shape, 0)
         };
-        Ok(Some((
-            external(&integers, DataType::Int8, &[rows, columns]),
-            external(&scales, DataType::Float, &[columns]),
-        )))
+        let panels = matrix.num_panels();
+        let integers = [panels, matrix.num_groups(), PANEL, GROUP];
+        Some(Quantized {
+            integers: external(&matrix.integers_name(), DataType::Int8, &integers),
+            scales: external(&matrix.scales_name(), DataType::Float, &[panels, PANEL]),
+            sums: external(&matrix.sums_name(), DataType::Int32, &[panels, PANEL]),
+            width: matrix.width(),
+            is_gated: matrix.is_gated,
+        })
     }
 
     /// The tensor `name` in its published shape.

@@ -124,13 +124,6 @@ impl Graph {
         self.constant(name.to_owned(), DataType::Float, shape, bytes)
     }
 
-    /// A u8 constant.
-    pub fn uint8(&mut self, value: u8) -> Value {
-        self.constant(format!("uint8.{value}"), DataType::Uint8, &[], || {
-            vec![value]
-        })
-    }
-
     fn constant(
         &mut self,
         name: String,

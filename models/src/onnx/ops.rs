@@ -214,41 +214,21 @@ impl Graph {
         std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
     }
 
-    /// `silu(gate) * up` (`tor`): gate_up `[T, 2F]`, gate in the first half of a row, to `[T, F]`. Rows are multiplied with
-    /// their `scales` `[T, 1]` first where they are given.
-    pub fn silu_mul(&mut self, gate_up: &Value, scales: Option<&Value>) -> Value {
-        self.one(TOR, "SiluMul", &[Some(gate_up), scales], Vec::new())
+    /// `silu(gate) * up` (`tor`): gate_up `[T, 2F]`, gate in the first half of a row, to `[T, F]`.
+    pub fn silu_mul(&mut self, gate_up: &Value) -> Value {
+        self.one(TOR, "SiluMul", &[Some(gate_up)], Vec::new())
     }
 
-    /// Rows of x f32 `[T, I]` as u8 around 128, and the f32 `[T, 1]` that give them back (`tor`).
-    pub fn quantize_rows(&mut self, x: &Value) -> [Value; 2] {
-        let mut outputs = self
-            .node(TOR, "QuantizeRows", &[Some(x)], 2, Vec::new())
-            .into_iter();
-        std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
-    }
-
-    /// u8 around 128 `[T, I]` times i8 `[I, O]`, exact in integers, then times a scale per column f32 `[O]` (ONNX Runtime).
-    pub fn integer_product(&mut self, x: &Value, weight: &Value, weight_scales: &Value) -> Value {
-        let one = self.float("one", &[], &[1.0]);
-        let middle = self.uint8(128);
-        let inputs = [x, weight, &one, weight_scales, &middle].map(Some);
-        self.one(MICROSOFT, "MatMulIntegerToFloat", &inputs, Vec::new())
-    }
-
-    /// `x * scales + bias` (`tor`): x `[T, O]`, scales `[T, 1]`, bias `[O]`.
-    pub fn scale_rows(&mut self, x: &Value, scales: &Value, bias: &Value) -> Value {
-        self.one(TOR, "ScaleRows", &[x, scales, bias].map(Some), Vec::new())
-    }
-
-    /// `x * scales + residual` (`tor`): x, residual `[T, O]`, scales `[T, 1]`.
-    pub fn scale_add(&mut self, x: &Value, scales: &Value, residual: &Value) -> Value {
-        self.one(
-            TOR,
-            "ScaleAdd",
-            &[x, scales, residual].map(Some),
-            Vec::new(),
-        )
+    /// A product on 8-bit integers (`tor`): x f32 `[T, I]` to `[T, O]`, `plus` `[O]` or `[T, O]` added; or, gated, to `[T, O/2]`.
+    /// The operator's own documentation is in `rollout` (`engine::kernel::int8_linear`).
+    pub fn int8_linear(&mut self, x: &Value, weight: &Quantized, plus: Option<&Value>) -> Value {
+        let inputs = [&weight.integers, &weight.scales, &weight.sums].map(Some);
+        let inputs = [&[Some(x)][..], &inputs, &[plus]].concat();
+        let attributes = vec![
+            int("width", size(weight.width)),
+            int("gated", i64::from(weight.is_gated)),
+        ];
+        self.one(TOR, "Int8Linear", &inputs, attributes)
     }
 
     /// Rotary embedding and causal attention over a paged cache, which gets the new keys and values (`tor`): to
@@ -310,6 +290,21 @@ pub struct CachedAttention<'a> {
     pub num_kv_heads: usize,
     /// Factor of the scores.
     pub scale: f32,
+}
+
+/// A matrix in 8 bits; see [`crate::checkpoint::QuantizedMatrix`].
+#[derive(Debug, Clone)]
+pub struct Quantized {
+    /// i8 `[panels, groups, PANEL, GROUP]`.
+    pub integers: Value,
+    /// f32 `[panels, PANEL]`.
+    pub scales: Value,
+    /// i32 `[panels, PANEL]`: the sum of each output channel's integers.
+    pub sums: Value,
+    /// Columns of the product.
+    pub width: usize,
+    /// Whether the first half of the output channels are gates of the second.
+    pub is_gated: bool,
 }
 
 /// Inputs and dimensions of [`Graph::paged_attention`].

@@ -1,25 +1,25 @@
 //! The decoder's matrices in 8 bits, made anew from each version of the weights.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
-use models::checkpoint::QuantizedMatrix;
+use models::checkpoint::{GROUP, PANEL, QuantizedMatrix};
 use rayon::prelude::*;
 
 use super::kernel::quantize::QuantizeRows;
 use crate::error::{Error, Result};
 
-/// Rows of a matrix that are transposed together: a cache line of each column.
-const PANEL: usize = 64;
-
-/// A matrix in 8 bits.
+/// A matrix in 8 bits; see [`QuantizedMatrix`] for how it lies.
 #[derive(Debug)]
 pub(super) struct Int8Matrix {
-    /// i8 `[in, out]`.
+    /// i8 `[panels, groups, PANEL, GROUP]`.
     pub(super) integers: Vec<i8>,
-    /// f32 `[out]`.
+    /// f32 `[panels, PANEL]`.
     pub(super) scales: Vec<f32>,
+    /// i32 `[panels, PANEL]`.
+    pub(super) sums: Vec<i32>,
 }
 
 /// The matrices that `layout` describes, from a weights file in the published layout.
@@ -54,38 +54,106 @@ pub(super) fn quantize(weights: &Path, layout: &[QuantizedMatrix]) -> Result<Vec
 
 /// From f32 `[out, in]`.
 fn quantize_matrix(matrix: &QuantizedMatrix, source: &[f32]) -> Int8Matrix {
-    let (width, height) = (matrix.in_features, matrix.out_features);
-    let panels: Vec<(Vec<u8>, Vec<f32>)> = source
-        .par_chunks(PANEL * width)
-        .map(|weight| {
-            let rows = weight.len() / width;
-            let (mut integers, mut scales) = (vec![0; weight.len()], vec![0.0; rows]);
-            pulp::Arch::new().dispatch(QuantizeRows {
-                x: weight,
-                integers: &mut integers,
-                scales: &mut scales,
-                width,
-                middle: 0,
-            });
-            (integers, scales)
-        })
-        .collect();
-    let mut integers = vec![0; width * height];
+    let width = matrix.in_features;
+    let length = matrix.num_groups() * GROUP * PANEL;
+    let mut integers = vec![0; matrix.num_panels() * length];
+    let mut scales = vec![0.0; matrix.num_panels() * PANEL];
+    let mut sums = vec![0; matrix.num_panels() * PANEL];
     integers
-        .par_chunks_mut(height)
+        .par_chunks_mut(length)
+        .zip(scales.par_chunks_mut(PANEL))
+        .zip(sums.par_chunks_mut(PANEL))
         .enumerate()
-        .with_min_len(16)
-        .for_each(|(column, out)| {
-            for (out, (panel, _)) in out.chunks_mut(PANEL).zip(&panels) {
-                for (row, out) in out.iter_mut().enumerate() {
-                    *out = panel[row * width + column].cast_signed();
+        .for_each_init(
+            || vec![0; PANEL * width],
+            |rounded, (panel, ((integers, scales), sums))| {
+                for (channels, columns) in channels(matrix, panel) {
+                    let rounded = &mut rounded[..channels.len() * width];
+                    pulp::Arch::new().dispatch(QuantizeRows {
+                        x: &source[channels.start * width..channels.end * width],
+                        integers: rounded,
+                        scales: &mut scales[columns.clone()],
+                        width,
+                        middle: 0,
+                    });
+                    for (column, row) in columns.zip(rounded.chunks_exact(width)) {
+                        sums[column] = row.iter().map(|&x| i32::from(x.cast_signed())).sum();
+                        let steps = integers.chunks_exact_mut(PANEL * GROUP);
+                        for (step, group) in steps.zip(row.chunks(GROUP)) {
+                            let place = &mut step[column * GROUP..][..group.len()];
+                            for (place, &x) in place.iter_mut().zip(group) {
+                                *place = x.cast_signed();
+                            }
+                        }
+                    }
                 }
-            }
-        });
+            },
+        );
     Int8Matrix {
         integers,
-        scales: panels.into_iter().flat_map(|(_, scales)| scales).collect(),
+        scales,
+        sums,
     }
+}
+
+/// The output channels of a panel, and their places in it: one run of them or, gated, two.
+fn channels(matrix: &QuantizedMatrix, panel: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    let (width, panel_width) = (matrix.width(), matrix.panel_width());
+    let first = panel * panel_width;
+    let channels = first..width.min(first + panel_width);
+    let number = channels.len();
+    let mut runs = vec![(channels.clone(), 0..number)];
+    if matrix.is_gated {
+        let partners = width + channels.start..width + channels.end;
+        runs.push((partners, PANEL / 2..PANEL / 2 + number));
+    }
+    runs
+}
+
+#[cfg(test)]
+impl Int8Matrix {
+    /// From integers and scales, channel by channel.
+    pub(super) fn from_integers(weight: &[Vec<i8>], scales: &[f32], is_gated: bool) -> Self {
+        let layout = layout(weight[0].len(), weight.len(), is_gated);
+        let panels = layout.num_panels();
+        let mut matrix = Self {
+            integers: vec![0; panels * layout.num_groups() * GROUP * PANEL],
+            scales: vec![0.0; panels * PANEL],
+            sums: vec![0; panels * PANEL],
+        };
+        for panel in 0..panels {
+            for (channels, columns) in channels(&layout, panel) {
+                for (channel, column) in channels.zip(columns) {
+                    matrix.scales[panel * PANEL + column] = scales[channel];
+                    matrix.sums[panel * PANEL + column] =
+                        weight[channel].iter().map(|&x| i32::from(x)).sum();
+                    for (index, &x) in weight[channel].iter().enumerate() {
+                        let at = place(&layout, panel, column, index);
+                        matrix.integers[at] = x;
+                    }
+                }
+            }
+        }
+        matrix
+    }
+}
+
+#[cfg(test)]
+fn layout(in_features: usize, out_features: usize, is_gated: bool) -> QuantizedMatrix {
+    QuantizedMatrix {
+        names: Vec::new(),
+        in_features,
+        out_features,
+        is_gated,
+        source: 0,
+    }
+}
+
+/// Where an integer lies.
+#[cfg(test)]
+fn place(layout: &QuantizedMatrix, panel: usize, column: usize, index: usize) -> usize {
+    let step = panel * layout.num_groups() + index / GROUP;
+    (step * PANEL + column) * GROUP + index % GROUP
 }
 
 #[cfg(test)]
@@ -93,27 +161,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_matrix_comes_back_transposed_within_half_a_step() {
-        let (width, height) = (37, 150);
-        let matrix = QuantizedMatrix {
-            names: Vec::new(),
-            in_features: width,
-            out_features: height,
-            source: 0,
-        };
-        let source: Vec<f32> = (0..width * height)
-            .map(|index| ((index * 7919 % 1013) as f32 / 506.0 - 1.0) * (1 + index / width) as f32)
-            .collect();
-        let Int8Matrix { integers, scales } = quantize_matrix(&matrix, &source);
-        for row in 0..height {
-            for column in 0..width {
-                let back = f32::from(integers[column * height + row]) * scales[row];
-                let expected = source[row * width + column];
-                assert!(
-                    (back - expected).abs() <= 0.5001 * scales[row],
-                    "{row} {column}"
-                );
+    fn every_channel_finds_its_place_within_half_a_step() {
+        for (width, height, is_gated) in [(37, 150, false), (64, 64, false), (30, 150, true)] {
+            let matrix = layout(width, height, is_gated);
+            let source: Vec<f32> = (0..width * height)
+                .map(|index| {
+                    ((index * 7919 % 1013) as f32 / 506.0 - 1.0) * (1 + index / width) as f32
+                })
+                .collect();
+            let int8 = quantize_matrix(&matrix, &source);
+            let mut seen = 0;
+            for panel in 0..matrix.num_panels() {
+                for (channels, columns) in channels(&matrix, panel) {
+                    for (channel, column) in channels.zip(columns) {
+                        let scale = int8.scales[panel * PANEL + column];
+                        let mut sum = 0;
+                        for index in 0..width {
+                            let integer = int8.integers[place(&matrix, panel, column, index)];
+                            sum += i32::from(integer);
+                            let back = f32::from(integer) * scale;
+                            let expected = source[channel * width + index];
+                            assert!(
+                                (back - expected).abs() <= 0.5001 * scale,
+                                "{channel} {index}"
+                            );
+                        }
+                        assert_eq!(sum, int8.sums[panel * PANEL + column]);
+                        seen += 1;
+                    }
+                }
             }
+            assert_eq!(seen, height);
         }
     }
 }

@@ -21,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use pulp::NullaryFnOnce;
 
 use super::lanes::Lanes;
+use super::parallel::Parallel;
 use super::tile::Tile;
 use crate::engine::cache::{BLOCK, CacheLayout, Kind};
 
@@ -41,9 +42,6 @@ pub(in crate::engine) struct Inputs<'a> {
     pub(in crate::engine) sequences: &'a [i32],
     pub(in crate::engine) block_table: &'a [i32],
 }
-
-/// Runs a function once for each of 0..n, side by side.
-pub(in crate::engine) type Parallel<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;
 
 /// Attention of one layer with its buffers.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
-//! Rows and matrices in 8 bits, and rows back in f32.
+//! Rows in 8 bits, of activations and of weights.
 //!
-//! `// T tokens, I in, O out`
+//! `// T tokens, I in`
 
 use pulp::NullaryFnOnce;
 
@@ -75,36 +75,6 @@ impl NullaryFnOnce for QuantizeRows<'_> {
             *scale = back;
             for (integer, &x) in integers.iter_mut().zip(row) {
                 *integer = nearest(x * inverse).wrapping_add(self.middle);
-            }
-        }
-    }
-}
-
-/// Rows of x `[T, O]` times their scales, plus a bias `[O]` or a residual `[T, O]`.
-pub(in crate::engine) struct ScaleRows<'a> {
-    pub(in crate::engine) x: &'a [f32],
-    pub(in crate::engine) scales: &'a [f32],
-    /// `[O]` or `[T, O]`.
-    pub(in crate::engine) plus: &'a [f32],
-    pub(in crate::engine) out: &'a mut [f32],
-    /// O.
-    pub(in crate::engine) width: usize,
-}
-
-impl NullaryFnOnce for ScaleRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let rows = self.x.chunks_exact(self.width);
-        let out = self.out.chunks_exact_mut(self.width);
-        for (((row, out), &scale), plus) in rows
-            .zip(out)
-            .zip(self.scales)
-            .zip(self.plus.chunks_exact(self.width).cycle())
-        {
-            for ((out, &x), &plus) in out.iter_mut().zip(row).zip(plus) {
-                *out = x.mul_add(scale, plus);
             }
         }
     }

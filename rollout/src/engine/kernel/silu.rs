@@ -8,8 +8,6 @@ use super::lanes::exp;
 pub(in crate::engine) struct SiluMul<'a> {
     pub(in crate::engine) gate_up: &'a [f32],
     pub(in crate::engine) out: &'a mut [f32],
-    /// What each row of `gate_up` must be multiplied with; empty for 1.
-    pub(in crate::engine) scales: &'a [f32],
     /// F.
     pub(in crate::engine) width: usize,
 }
@@ -20,17 +18,21 @@ impl NullaryFnOnce for SiluMul<'_> {
     #[inline(always)]
     fn call(self) {
         let rows = self.gate_up.chunks_exact(2 * self.width);
-        for (row, (gate_up, out)) in rows.zip(self.out.chunks_exact_mut(self.width)).enumerate() {
-            let scale = self.scales.get(row).copied().unwrap_or(1.0);
+        for (gate_up, out) in rows.zip(self.out.chunks_exact_mut(self.width)) {
             let (gate, up) = gate_up.split_at(self.width);
             for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                let (gate, up) = (gate * scale, up * scale);
-                // exp(88) is finite: a gate further down gives -0 all the same.
-                let e = exp(if -gate < 88.0 { -gate } else { 88.0 });
-                *out = gate / (1.0 + e) * up;
+                *out = silu_mul(gate, up);
             }
         }
     }
+}
+
+/// `silu(gate) * up`.
+#[inline(always)]
+pub(in crate::engine) fn silu_mul(gate: f32, up: f32) -> f32 {
+    // exp(88) is finite: a gate further down gives -0 all the same.
+    let e = exp(if -gate < 88.0 { -gate } else { 88.0 });
+    gate / (1.0 + e) * up
 }
 
 #[cfg(test)]
@@ -45,7 +47,6 @@ mod tests {
         let rows = SiluMul {
             gate_up: &gate_up,
             out: &mut out,
-            scales: &[],
             width,
         };
         pulp::Arch::new().dispatch(rows);
@@ -61,7 +62,6 @@ mod tests {
         SiluMul {
             gate_up: &[-1e4, 3.0],
             out: &mut out,
-            scales: &[],
             width: 1,
         }
         .call();

@@ -14,19 +14,17 @@ use ort::value::{DynTensorValueType, TensorElementType, ValueRef};
 
 use crate::engine::cache::CacheLayout;
 use crate::engine::kernel::attention::{Inputs, PagedAttention};
+use crate::engine::kernel::int8_linear::{self, Int8Linear, Plus};
 use crate::engine::kernel::lanes::Lanes;
-use crate::engine::kernel::quantize::{MIDDLE, QuantizeRows, ScaleRows};
+use crate::engine::kernel::parallel::{Parallel, each};
 use crate::engine::kernel::silu::SiluMul;
 
 /// The operators, for a session with so many threads.
 pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
-    let row_wise = |kind| RowWiseOperator { kind, threads };
     OperatorDomain::new(TOR)?
         .add(PagedAttentionOperator { threads })?
-        .add(row_wise(RowWise::SiluMul))?
-        .add(row_wise(RowWise::QuantizeRows))?
-        .add(row_wise(RowWise::ScaleRows))?
-        .add(row_wise(RowWise::ScaleAdd))
+        .add(SiluMulOperator { threads })?
+        .add(Int8LinearOperator { threads })
 }
 
 /// `tor.PagedAttention`: see [`crate::engine::kernel::attention`].
@@ -121,172 +119,135 @@ impl Kernel for PagedAttentionKernel {
     }
 }
 
-/// Operators that work on each row by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RowWise {
-    /// `tor.SiluMul`: f32 [T, 2F], and f32 [T, 1] when given, to f32 [T, F].
-    SiluMul,
-    /// `tor.QuantizeRows`: f32 [T, I] to u8 [T, I] and f32 [T, 1].
-    QuantizeRows,
-    /// `tor.ScaleRows`: f32 [T, O], f32 [T, 1], f32 [O] to f32 [T, O].
-    ScaleRows,
-    /// `tor.ScaleAdd`: f32 [T, O], f32 [T, 1], f32 [T, O] to f32 [T, O].
-    ScaleAdd,
-}
-
-struct RowWiseOperator {
-    kind: RowWise,
+/// `tor.SiluMul`: f32 [T, 2F] to f32 [T, F].
+struct SiluMulOperator {
     threads: usize,
 }
 
-struct RowWiseKernel {
-    kind: RowWise,
+struct SiluMulKernel {
     threads: usize,
 }
 
-impl Operator for RowWiseOperator {
-    type Kernel<'attr> = RowWiseKernel;
+impl Operator for SiluMulOperator {
+    type Kernel<'attr> = SiluMulKernel;
 
     fn name(&self) -> &'static str {
-        match self.kind {
-            RowWise::SiluMul => "SiluMul",
-            RowWise::QuantizeRows => "QuantizeRows",
-            RowWise::ScaleRows => "ScaleRows",
-            RowWise::ScaleAdd => "ScaleAdd",
-        }
+        "SiluMul"
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let float = OperatorInput::required(TensorElementType::Float32);
-        match self.kind {
-            RowWise::SiluMul => vec![float, OperatorInput::optional(TensorElementType::Float32)],
-            RowWise::QuantizeRows => vec![float],
-            RowWise::ScaleRows | RowWise::ScaleAdd => {
-                let more = || OperatorInput::required(TensorElementType::Float32);
-                vec![float, more(), more()]
-            }
-        }
+        [OperatorInput::required(TensorElementType::Float32)]
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        let float = OperatorOutput::required(TensorElementType::Float32);
-        match self.kind {
-            RowWise::QuantizeRows => {
-                vec![OperatorOutput::required(TensorElementType::Uint8), float]
-            }
-            _ => vec![float],
-        }
+        [OperatorOutput::required(TensorElementType::Float32)]
     }
 
     fn create_kernel<'attr>(&self, _: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        Ok(RowWiseKernel {
-            kind: self.kind,
+        Ok(SiluMulKernel {
             threads: self.threads,
         })
     }
 }
 
-impl Kernel for RowWiseKernel {
+impl Kernel for SiluMulKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let input = required(context, 0)?;
-        let (shape, x) = input.try_extract_tensor::<f32>()?;
-        let (tokens, columns) = (shape[0], shape[1]);
-        let width = usize::try_from(columns).unwrap_or(0);
-        let rows = usize::try_from(tokens).unwrap_or(0);
+        let (shape, gate_up) = input.try_extract_tensor::<f32>()?;
+        let (tokens, half) = (shape[0], shape[1] / 2);
+        let mut out = output(context, 0, [tokens, half])?;
+        let (_, out) = out.try_extract_tensor_mut::<f32>()?;
+        let width = usize::try_from(half).unwrap_or(0);
         if width == 0 {
             return Err(ort::Error::new("rows without elements"));
         }
-        let share = rows.div_ceil(self.threads).max(1); // rows of a thread
-        match self.kind {
-            RowWise::SiluMul => {
-                let scales = context.input(1)?;
-                let scales = match &scales {
-                    Some(scales) => scales.try_extract_tensor::<f32>()?.1,
-                    None => &[],
-                };
-                let mut out = output(context, 0, [tokens, columns / 2])?;
-                let (_, out) = out.try_extract_tensor_mut::<f32>()?;
-                let half = width / 2;
-                each(context, out.chunks_mut(half * share), |part, out| {
-                    let rows = part * share..part * share + out.len() / half;
-                    pulp::Arch::new().dispatch(SiluMul {
-                        gate_up: &x[rows.start * width..rows.end * width],
-                        out,
-                        scales: scales.get(rows).unwrap_or_default(),
-                        width: half,
-                    });
-                })
-            }
-            RowWise::QuantizeRows => {
-                let mut integers = output(context, 0, [tokens, columns])?;
-                let (_, integers) = integers.try_extract_tensor_mut::<u8>()?;
-                let mut scales = output(context, 1, [tokens, 1])?;
-                let (_, scales) = scales.try_extract_tensor_mut::<f32>()?;
-                let parts = integers
-                    .chunks_mut(width * share)
-                    .zip(scales.chunks_mut(share));
-                each(context, parts, |part, (integers, scales)| {
-                    let start = part * share * width;
-                    pulp::Arch::new().dispatch(QuantizeRows {
-                        x: &x[start..start + integers.len()],
-                        integers,
-                        scales,
-                        width,
-                        middle: MIDDLE,
-                    });
-                })
-            }
-            RowWise::ScaleRows | RowWise::ScaleAdd => {
-                let (scales, plus) = (required(context, 1)?, required(context, 2)?);
-                let scales = scales.try_extract_tensor::<f32>()?.1;
-                let plus = plus.try_extract_tensor::<f32>()?.1;
-                let mut out = output(context, 0, [tokens, columns])?;
-                let (_, out) = out.try_extract_tensor_mut::<f32>()?;
-                each(context, out.chunks_mut(width * share), |part, out| {
-                    let rows = part * share..part * share + out.len() / width;
-                    let elements = rows.start * width..rows.end * width;
-                    pulp::Arch::new().dispatch(ScaleRows {
-                        x: &x[elements.clone()],
-                        scales: &scales[rows],
-                        plus: if self.kind == RowWise::ScaleAdd {
-                            &plus[elements]
-                        } else {
-                            plus
-                        },
-                        out,
-                        width,
-                    });
-                })
-            }
-        }
+        let share = (out.len() / width).div_ceil(self.threads).max(1) * width;
+        let parts = gate_up.chunks(2 * share).zip(out.chunks_mut(share));
+        let work = |_, (gate_up, out)| {
+            pulp::Arch::new().dispatch(SiluMul {
+                gate_up,
+                out,
+                width,
+            });
+        };
+        parallel(|run| each(run, parts, work), context)
     }
 }
 
-/// Runs `work` on each part of the outputs, side by side.
-fn each<T: Send>(
-    context: &ComputeContext,
-    parts: impl Iterator<Item = T>,
-    work: impl Fn(usize, T) + Sync,
-) -> ort::Result<()> {
-    let parts: Vec<Mutex<Option<T>>> = parts.map(|part| Mutex::new(Some(part))).collect();
-    parallel(
-        |run| {
-            run(parts.len(), &|index| {
-                let part = parts[index].lock().ok().and_then(|mut part| part.take());
-                if let Some(part) = part {
-                    work(index, part);
-                }
-            });
-        },
-        context,
-    )
+/// `tor.Int8Linear`: see [`crate::engine::kernel::int8_linear`].
+struct Int8LinearOperator {
+    threads: usize,
+}
+
+struct Int8LinearKernel {
+    layer: Int8Linear,
+    width: i64,
+}
+
+impl Operator for Int8LinearOperator {
+    type Kernel<'attr> = Int8LinearKernel;
+
+    fn name(&self) -> &'static str {
+        "Int8Linear"
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        use TensorElementType::{Float32, Int8, Int32};
+        let needed = [Float32, Int8, Float32, Int32].map(OperatorInput::required);
+        needed.into_iter().chain([OperatorInput::optional(Float32)])
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(
+        &self,
+        context: &KernelContext<'attr>,
+    ) -> ort::Result<Self::Kernel<'attr>> {
+        let (width, is_gated) = context
+            .get::<i64>("width")
+            .zip(context.get::<i64>("gated"))
+            .ok_or_else(|| ort::Error::new("Int8Linear wants `width` and `gated`"))?;
+        let columns = usize::try_from(width).unwrap_or(0);
+        Ok(Int8LinearKernel {
+            layer: Int8Linear::new(columns, is_gated != 0, self.threads),
+            width,
+        })
+    }
+}
+
+impl Kernel for Int8LinearKernel {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let inputs: Vec<ValueRef<'_>> = (0..4)
+            .map(|index| required(context, index))
+            .collect::<ort::Result<_>>()?;
+        let plus = context.input(4)?;
+        let (shape, x) = inputs[0].try_extract_tensor::<f32>()?;
+        let inputs = int8_linear::Inputs {
+            x,
+            in_features: usize::try_from(shape[1]).unwrap_or(0),
+            integers: inputs[1].try_extract_tensor::<i8>()?.1,
+            scales: inputs[2].try_extract_tensor::<f32>()?.1,
+            sums: inputs[3].try_extract_tensor::<i32>()?.1,
+            plus: match &plus {
+                None => Plus::Nothing,
+                Some(plus) => match plus.try_extract_tensor::<f32>()? {
+                    (shape, bias) if shape.len() == 1 => Plus::Bias(bias),
+                    (_, residual) => Plus::Residual(residual),
+                },
+            },
+        };
+        let mut out = output(context, 0, [shape[0], self.width])?;
+        let (_, out) = out.try_extract_tensor_mut::<f32>()?;
+        let mut done = Ok(());
+        parallel(|run| done = self.layer.run(&inputs, out, run), context)?;
+        done.map_err(ort::Error::new)
+    }
 }
 
 /// Gives `work` ONNX Runtime's threads.
-fn parallel(
-    work: impl FnOnce(&crate::engine::kernel::attention::Parallel<'_>),
-    context: &ComputeContext,
-) -> ort::Result<()> {
+fn parallel(work: impl FnOnce(&Parallel<'_>), context: &ComputeContext) -> ort::Result<()> {
     let error = Mutex::new(None);
     work(&|count, each| {
         let result = match count {

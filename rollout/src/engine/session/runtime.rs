@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use models::checkpoint::QuantizedMatrix;
+use models::checkpoint::{GROUP, PANEL, QuantizedMatrix};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
@@ -94,14 +94,16 @@ pub(super) fn int8_tensors(
     matrices: Vec<Int8Matrix>,
 ) -> Result<Vec<(String, Arc<DynValue>)>> {
     const CONTEXT: &str = "handing over the 8-bit matrices";
-    let mut tensors = Vec::with_capacity(2 * layout.len());
+    let mut tensors = Vec::with_capacity(3 * layout.len());
     for (place, matrix) in layout.iter().zip(matrices) {
-        let shape = [place.in_features, place.out_features];
-        let integers = Tensor::from_array((shape, matrix.integers)).map_err(runtime(CONTEXT))?;
-        let scales =
-            Tensor::from_array(([place.out_features], matrix.scales)).map_err(runtime(CONTEXT))?;
+        let panels = [place.num_panels(), PANEL];
+        let integers = [place.num_panels(), place.num_groups(), PANEL, GROUP];
+        let integers = Tensor::from_array((integers, matrix.integers)).map_err(runtime(CONTEXT))?;
+        let scales = Tensor::from_array((panels, matrix.scales)).map_err(runtime(CONTEXT))?;
+        let sums = Tensor::from_array((panels, matrix.sums)).map_err(runtime(CONTEXT))?;
         tensors.push((place.integers_name(), Arc::new(integers.into_dyn())));
         tensors.push((place.scales_name(), Arc::new(scales.into_dyn())));
+        tensors.push((place.sums_name(), Arc::new(sums.into_dyn())));
     }
     Ok(tensors)
 }
