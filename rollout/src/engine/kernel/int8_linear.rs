@@ -19,7 +19,7 @@ use std::ops::Range;
 use models::checkpoint::{GROUP, PANEL};
 use pulp::NullaryFnOnce;
 
-use super::dot::{Channels, Dot, Operands, Sums, TILE_ROWS};
+use super::dot::{self, Dot, Operands, Sums, TILE_ROWS};
 use super::parallel::{Parallel, each};
 use super::quantize::{MIDDLE, QuantizeRows};
 use super::silu::silu_mul;
@@ -61,7 +61,7 @@ pub(in crate::engine) struct Int8Linear {
     threads: usize,
     dot: Dot,
     /// x in 8 bits, `[tiles, groups]`, and the scale of each row.
-    tiles: Vec<Channels>,
+    tiles: Vec<dot::Channels>,
     scales: Vec<f32>,
 }
 
@@ -173,7 +173,8 @@ impl Int8Linear {
         let width = inputs.in_features;
         let (groups, num_tiles) = (width.div_ceil(GROUP), rows.div_ceil(TILE_ROWS));
         // What is left of earlier rows is never read.
-        self.tiles.resize(num_tiles * groups, Channels::default());
+        self.tiles
+            .resize(num_tiles * groups, dot::Channels::default());
         self.scales.resize(rows, 0.0);
         let share = num_tiles.div_ceil(self.threads);
         let x = inputs.x.chunks(share * TILE_ROWS * width);
@@ -193,7 +194,7 @@ impl Int8Linear {
 /// Rows of x f32 `[T, I]` to tiles and the scale of each row.
 struct QuantizeTiles<'a> {
     x: &'a [f32],
-    tiles: &'a mut [Channels],
+    tiles: &'a mut [dot::Channels],
     scales: &'a mut [f32],
     /// I.
     width: usize,
@@ -269,6 +270,7 @@ impl Job<'_> {
         let panel_width = layer.panel_width();
         let first_column = index * panel_width;
         let columns = first_column..layer.width.min(first_column + panel_width);
+        let bias = inputs.plus.bias(&columns, layer);
         let in_job = (index - self.panels.start) * panel_width;
         let in_job = in_job..in_job + columns.len();
 
@@ -286,59 +288,95 @@ impl Job<'_> {
             layer.dot.tile(operands, &mut sums);
             next = next.get(groups * LINE..).unwrap_or_default();
             for ((row, out), sums) in (first_row..).zip(out).zip(&sums) {
-                let plus = self.inputs.plus.of(row, &columns, layer);
-                let mut y = [0.0; PANEL];
-                for column in 0..PANEL {
-                    y[column] = (to_f32(sums[column]) * scales[column])
-                        .mul_add(layer.scales[row], plus[column]);
-                }
+                let outputs = Outputs {
+                    sums,
+                    scales: &scales,
+                    bias: &bias,
+                    scale: layer.scales[row],
+                };
+                let out = &mut out[in_job.clone()];
                 if layer.is_gated {
-                    let (gate, up) = y.split_at_mut(PANEL / 2);
-                    for (gate, up) in gate.iter_mut().zip(up) {
-                        *gate = silu_mul(*gate, *up);
-                    }
+                    outputs.gated(out);
+                } else if let Plus::Residual(residual) = inputs.plus {
+                    let row = row * layer.width;
+                    outputs.plus(&residual[row + columns.start..row + columns.end], out);
+                } else {
+                    outputs.plus(&bias[..out.len()], out);
                 }
-                copy(&y, &mut out[in_job.clone()], panel_width);
             }
         }
     }
 }
 
 impl Plus<'_> {
-    /// What is added to a row's `columns`, as their panel has them.
-    #[inline(always)]
-    fn of(&self, row: usize, columns: &Range<usize>, layer: &Int8Linear) -> [f32; PANEL] {
-        let mut plus = [0.0; PANEL];
-        let number = columns.len();
-        match *self {
-            Self::Nothing => {}
-            Self::Bias(bias) => {
-                copy(&bias[columns.clone()], &mut plus[..number], PANEL);
-                if layer.is_gated {
-                    let up = layer.width + columns.start..layer.width + columns.end;
-                    plus[PANEL / 2..][..number].copy_from_slice(&bias[up]);
-                }
-            }
-            Self::Residual(residual) => {
-                let at = row * layer.width;
-                let residual = &residual[at + columns.start..at + columns.end];
-                copy(residual, &mut plus[..number], PANEL);
+    /// The bias of a panel's channels as they lie in it; zeros where there is none.
+    fn bias(&self, columns: &Range<usize>, layer: &Int8Linear) -> [f32; PANEL] {
+        let mut panel = [0.0; PANEL];
+        if let Self::Bias(bias) = *self {
+            panel[..columns.len()].copy_from_slice(&bias[columns.clone()]);
+            if layer.is_gated {
+                let up = layer.width + columns.start..layer.width + columns.end;
+                panel[PANEL / 2..][..columns.len()].copy_from_slice(&bias[up]);
             }
         }
-        plus
+        panel
     }
 }
 
-/// Fills `to` from the beginning of `from`; where that is a `whole` panel its length is known when this is compiled.
-#[inline(always)]
-fn copy(from: &[f32], to: &mut [f32], whole: usize) {
-    let length = to.len();
-    if length == whole && whole == PANEL {
-        to[..PANEL].copy_from_slice(&from[..PANEL]);
-    } else if length == whole && whole == PANEL / 2 {
-        to[..PANEL / 2].copy_from_slice(&from[..PANEL / 2]);
-    } else {
-        to.copy_from_slice(&from[..length]);
+/// A row's exact sums for the channels of a panel, and what makes f32 of them.
+struct Outputs<'a> {
+    sums: &'a [i32; PANEL],
+    scales: &'a [f32; PANEL],
+    bias: &'a [f32; PANEL],
+    /// Of the row.
+    scale: f32,
+}
+
+impl Outputs<'_> {
+    #[inline(always)]
+    fn value(&self, channel: usize, plus: f32) -> f32 {
+        (to_f32(self.sums[channel]) * self.scales[channel]).mul_add(self.scale, plus)
+    }
+
+    #[inline(always)]
+    fn gated_value(&self, column: usize) -> f32 {
+        let up = PANEL / 2 + column;
+        silu_mul(
+            self.value(column, self.bias[column]),
+            self.value(up, self.bias[up]),
+        )
+    }
+
+    /// As many columns as `out` has, `plus` added.
+    #[inline(always)]
+    fn plus(&self, plus: &[f32], out: &mut [f32]) {
+        if let (Ok(plus), Ok(out)) = (
+            <&[f32; PANEL]>::try_from(plus),
+            <&mut [f32; PANEL]>::try_from(&mut *out),
+        ) {
+            // A whole panel: lengths that the compiler knows.
+            for column in 0..PANEL {
+                out[column] = self.value(column, plus[column]);
+            }
+            return;
+        }
+        for (column, (out, &plus)) in out.iter_mut().zip(plus).enumerate() {
+            *out = self.value(column, plus);
+        }
+    }
+
+    /// As many columns as `out` has, each a gate and its partner.
+    #[inline(always)]
+    fn gated(&self, out: &mut [f32]) {
+        if let Ok(out) = <&mut [f32; PANEL / 2]>::try_from(&mut *out) {
+            for (column, out) in out.iter_mut().enumerate() {
+                *out = self.gated_value(column);
+            }
+            return;
+        }
+        for (column, out) in out.iter_mut().enumerate() {
+            *out = self.gated_value(column);
+        }
     }
 }
 
