@@ -15,14 +15,14 @@ use crate::{Error, Result};
 mod index;
 mod layout;
 mod mapped;
-mod quantized;
+mod packed;
 mod widen;
 mod write;
 
 use mapped::Mapped;
 
 pub use layout::F32Layout;
-pub use quantized::{GROUP, PANEL, QuantizedMatrix, quantized_matrices};
+pub use packed::{GROUP, Numbers, PANEL, PackedMatrix, packed_matrices};
 pub use write::{write_f32, write_f32_watched};
 
 /// Longest header that is parsed; the one of a 72B model is below 1 MB.

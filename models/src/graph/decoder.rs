@@ -35,7 +35,7 @@ use super::linear::{Plus, linear};
 use super::mlp::{Mlp, mlp};
 use super::rope::text_rotation;
 use super::weights::Weights;
-use crate::checkpoint::{F32Layout, QuantizedMatrix};
+use crate::checkpoint::{F32Layout, PackedMatrix};
 use crate::config::{ModelConfig, TextConfig};
 use crate::error::Result;
 use crate::names::{EMBED_TOKENS, FINAL_NORM, head_name, text_layer};
@@ -45,11 +45,11 @@ use crate::onnx::{DataType, Graph, Value};
 pub fn build(
     config: &ModelConfig,
     layout: &F32Layout,
-    quantized: &[QuantizedMatrix],
+    packed: &[PackedMatrix],
     form: Form,
 ) -> Result<Vec<u8>> {
     let text = &config.text;
-    let weights = Weights::new(layout).with_quantized(quantized);
+    let weights = Weights::new(layout).with_packed(packed);
     let mut graph = Graph::new("decoder", super::WEIGHTS_FILE);
     let graph = &mut graph;
 

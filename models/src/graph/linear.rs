@@ -1,8 +1,8 @@
-//! Linear layers in f32, or on 8-bit integers.
+//! Linear layers: by ONNX's operators or, where the matrix is packed, by the engine's own. Those do what follows the product
+//! too, while the numbers are at hand.
 //!
-//! On integers every token has a scale of its own, so that its result does not depend on the tokens beside it:
-//! `y[t] = scale[t] * (round(x[t] / scale[t]) . W8) * weight_scale`, the product of integers exact. There what follows the
-//! product is done by the same operator, while the numbers are at hand.
+//! On 8-bit integers every token has a scale of its own, so that its result does not depend on the tokens beside it:
+//! `y[t] = scale[t] * (round(x[t] / scale[t]) . W8) * weight_scale`, the product of integers exact.
 //!
 //! `// T tokens, I in, O out, F intermediate`
 
@@ -23,8 +23,7 @@ pub enum Plus<'a> {
     Residual(&'a Value),
 }
 
-/// `x W^T + plus`: x f32 `[T, I]` to f32 `[T, O]`; `names` are matrices that stand one above the other. With 8-bit weights
-/// when `weights` has those.
+/// `x W^T + plus`: x f32 `[T, I]` to f32 `[T, O]`; `names` are matrices that stand one above the other.
 pub fn linear(
     graph: &mut Graph,
     weights: Weights<'_>,
@@ -32,12 +31,12 @@ pub fn linear(
     x: &Value,
     plus: Plus<'_>,
 ) -> Result<Value> {
-    if let Some(weight) = weights.quantized(graph, names) {
+    if let Some(weight) = weights.packed(graph, names) {
         let plus = match plus {
             Plus::Nothing => None,
             Plus::Bias(value) | Plus::Residual(value) => Some(value),
         };
-        return Ok(graph.int8_linear(x, &weight, plus));
+        return Ok(graph.packed_linear(x, &weight, plus));
     }
     let weight = match names {
         [name] => weights.matrix(graph, name)?,
@@ -63,8 +62,8 @@ pub fn gated(
     bias: Option<&Value>,
     mlp: Mlp,
 ) -> Result<Value> {
-    if let Some(weight) = weights.quantized(graph, names) {
-        return Ok(graph.int8_linear(x, &weight, bias));
+    if let Some(weight) = weights.packed(graph, names) {
+        return Ok(graph.packed_linear(x, &weight, bias));
     }
     let weight = weights.stacked(graph, names)?;
     let gate_up = graph.linear(x, &weight, bias); // [T, 2F]

@@ -21,7 +21,7 @@ pub mod rope;
 pub mod vision;
 pub mod weights;
 
-use crate::checkpoint::{F32Layout, QuantizedMatrix};
+use crate::checkpoint::{F32Layout, PackedMatrix};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
@@ -42,13 +42,13 @@ pub fn decoder(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<V
     decoder::build(config, layout, &[], form)
 }
 
-/// The engine's decoder with these matrices in 8 bits; whoever opens it hands them over by name.
-pub fn decoder_int8(
+/// The engine's decoder with these matrices packed; whoever opens it hands them over by name.
+pub fn engine_decoder(
     config: &ModelConfig,
     layout: &F32Layout,
-    quantized: &[QuantizedMatrix],
+    packed: &[PackedMatrix],
 ) -> Result<Vec<u8>> {
-    decoder::build(config, layout, quantized, Form::Engine)
+    decoder::build(config, layout, packed, Form::Engine)
 }
 
 /// `vision.onnx`; see [`vision`] for its inputs and outputs.

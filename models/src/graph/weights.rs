@@ -1,17 +1,17 @@
 //! Weights as ranges of the weights file.
 
-use crate::checkpoint::{F32Layout, GROUP, PANEL, QuantizedMatrix};
+use crate::checkpoint::{F32Layout, Numbers, PANEL, PackedMatrix};
 use crate::error::{Error, Result};
-use crate::onnx::{DataType, Graph, Quantized, Value};
+use crate::onnx::{DataType, Graph, Packed, Value};
 
-/// The file that 8-bit matrices claim to lie in. There is none: whoever opens the graph hands them over by name.
-const QUANTIZED_FILE: &str = "int8";
+/// The file that packed matrices claim to lie in. There is none: whoever opens the graph hands them over by name.
+const PACKED_FILE: &str = "packed";
 
 /// The weights file's layout, as initializers of a graph.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights<'a> {
     layout: &'a F32Layout,
-    quantized: &'a [QuantizedMatrix],
+    packed: &'a [PackedMatrix],
 }
 
 impl<'a> Weights<'a> {
@@ -20,28 +20,34 @@ impl<'a> Weights<'a> {
     pub fn new(layout: &'a F32Layout) -> Self {
         Self {
             layout,
-            quantized: &[],
+            packed: &[],
         }
     }
 
-    /// The same, with these matrices in 8 bits.
+    /// The same, with these matrices packed.
     #[must_use]
-    pub fn with_quantized(self, quantized: &'a [QuantizedMatrix]) -> Self {
-        Self { quantized, ..self }
+    pub fn with_packed(self, packed: &'a [PackedMatrix]) -> Self {
+        Self { packed, ..self }
     }
 
-    /// Matrices one above the other in 8 bits; none where they are not quantised.
-    pub fn quantized(&self, graph: &mut Graph, names: &[String]) -> Option<Quantized> {
-        let matrix = self.quantized.iter().find(|matrix| matrix.names == names)?;
+    /// Matrices one above the other, packed; none where they are not.
+    pub fn packed(&self, graph: &mut Graph, names: &[String]) -> Option<Packed> {
+        let matrix = self.packed.iter().find(|matrix| matrix.names == names)?;
         let mut external = |name: &str, data_type, shape: &[usize]| {
-            graph.external(QUANTIZED_FILE, name, data_type, shape, 0)
+            graph.external(PACKED_FILE, name, data_type, shape, 0)
         };
-        let panels = matrix.num_panels();
-        let integers = [panels, matrix.num_groups(), PANEL, GROUP];
-        Some(Quantized {
-            integers: external(&matrix.integers_name(), DataType::Int8, &integers),
-            scales: external(&matrix.scales_name(), DataType::Float, &[panels, PANEL]),
-            sums: external(&matrix.sums_name(), DataType::Int32, &[panels, PANEL]),
+        let channels = [matrix.num_panels(), PANEL];
+        let (data_type, scales) = match matrix.numbers {
+            Numbers::Float => (DataType::Float, None),
+            Numbers::Int8 => {
+                let scales = external(&matrix.scales_name(), DataType::Float, &channels);
+                let sums = external(&matrix.sums_name(), DataType::Int32, &channels);
+                (DataType::Int8, Some([scales, sums]))
+            }
+        };
+        Some(Packed {
+            panels: external(&matrix.panels_name(), data_type, &matrix.shape()),
+            scales,
             width: matrix.width(),
             is_gated: matrix.is_gated,
         })

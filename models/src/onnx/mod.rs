@@ -11,5 +11,5 @@ pub mod ops;
 pub mod proto;
 
 pub use builder::{Dim, Graph, TOR, Value, size};
-pub use ops::Quantized;
+pub use ops::Packed;
 pub use proto::DataType;

@@ -219,16 +219,21 @@ impl Graph {
         self.one(TOR, "SiluMul", &[Some(gate_up)], Vec::new())
     }
 
-    /// A product on 8-bit integers (`tor`): x f32 `[T, I]` to `[T, O]`, `plus` `[O]` or `[T, O]` added; or, gated, to `[T, O/2]`.
-    /// The operator's own documentation is in `rollout` (`engine::kernel::int8_linear`).
-    pub fn int8_linear(&mut self, x: &Value, weight: &Quantized, plus: Option<&Value>) -> Value {
-        let inputs = [&weight.integers, &weight.scales, &weight.sums].map(Some);
-        let inputs = [&[Some(x)][..], &inputs, &[plus]].concat();
+    /// A product with a packed matrix (`tor`): x f32 `[T, I]` to `[T, O]`, `plus` `[O]` or `[T, O]` added; or, gated, to `[T, O/2]`.
+    /// The operators' own documentation is in `rollout` (`engine::kernel::linear`, `int8_linear`).
+    pub fn packed_linear(&mut self, x: &Value, weight: &Packed, plus: Option<&Value>) -> Value {
+        let mut inputs = vec![Some(x), Some(&weight.panels)];
+        inputs.extend(weight.scales.iter().flatten().map(Some));
+        inputs.push(plus);
         let attributes = vec![
             int("width", size(weight.width)),
             int("gated", i64::from(weight.is_gated)),
         ];
-        self.one(TOR, "Int8Linear", &inputs, attributes)
+        let operator = match weight.scales {
+            None => "Linear",
+            Some(_) => "Int8Linear",
+        };
+        self.one(TOR, operator, &inputs, attributes)
     }
 
     /// Rotary embedding and causal attention over a paged cache, which gets the new keys and values (`tor`): to
@@ -292,15 +297,13 @@ pub struct CachedAttention<'a> {
     pub scale: f32,
 }
 
-/// A matrix in 8 bits; see [`crate::checkpoint::QuantizedMatrix`].
+/// A packed matrix; see [`crate::checkpoint::PackedMatrix`].
 #[derive(Debug, Clone)]
-pub struct Quantized {
-    /// i8 `[panels, groups, PANEL, GROUP]`.
-    pub integers: Value,
-    /// f32 `[panels, PANEL]`.
-    pub scales: Value,
-    /// i32 `[panels, PANEL]`: the sum of each output channel's integers.
-    pub sums: Value,
+pub struct Packed {
+    /// f32 `[panels, in, PANEL]` or i8 `[panels, groups, PANEL, GROUP]`.
+    pub panels: Value,
+    /// Of a matrix in 8 bits: scale and sum of each output channel, f32 and i32 `[panels, PANEL]`.
+    pub scales: Option<[Value; 2]>,
     /// Columns of the product.
     pub width: usize,
     /// Whether the first half of the output channels are gates of the second.

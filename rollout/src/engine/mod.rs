@@ -7,7 +7,7 @@
 //! - `session`: the model on ONNX Runtime; this module alone names `ort`
 //! - `kernel`: what ONNX Runtime lacks on the CPU: attention over shared blocks
 //! - `cache`: keys and values, in blocks that sequences take and give back
-//! - `int8`: the matrices in 8 bits, made from each version of the weights
+//! - `packed`: matrices as our own products read them, made from each version of the weights
 //! - `library`: where the ONNX Runtime library is
 //! - `inputs`: a prompt as the model takes it
 //! - `schedule`: which responses are under way, and which come next
@@ -23,9 +23,9 @@ pub mod cache;
 mod decode;
 mod group;
 mod inputs;
-mod int8;
 mod kernel;
 pub mod library;
+mod packed;
 mod pass;
 mod sample;
 mod schedule;

@@ -19,7 +19,7 @@ mod threads;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use models::checkpoint::{F32Layout, QuantizedMatrix, quantized_matrices};
+use models::checkpoint::{F32Layout, Numbers, PackedMatrix, packed_matrices};
 use models::config::ModelConfig;
 use models::graph::{Form, WEIGHTS_FILE};
 use models::image::Grid;
@@ -29,8 +29,8 @@ use ort::value::DynValue;
 use shared::record::Precision;
 
 use super::cache::KvCache;
-use super::int8;
 use super::kernel::attention::SEQUENCE_FIELDS;
+use super::packed;
 use super::pass::Pass;
 use crate::error::{Error, Result};
 use binding::Bindings;
@@ -71,8 +71,8 @@ pub struct EngineLoader {
     threads: Threads,
     spawner: Spawner,
     kind: EngineKind,
-    /// Matrices that are computed in 8 bits; none in f32.
-    quantized: Vec<QuantizedMatrix>,
+    /// Matrices that are packed for our own products.
+    packed: Vec<PackedMatrix>,
 }
 
 impl EngineLoader {
@@ -97,12 +97,12 @@ impl EngineLoader {
             return Err(Error::Int8);
         }
         let layout = F32Layout::new(&models::names::tensors(config));
-        let quantized = match precision {
+        let packed = match precision {
             Precision::F32 => Vec::new(),
-            Precision::Int8 => quantized_matrices(config, &layout, false),
-            Precision::Int8Head => quantized_matrices(config, &layout, true),
+            Precision::Int8 => packed_matrices(config, &layout, Numbers::Float),
+            Precision::Int8Head => packed_matrices(config, &layout, Numbers::Int8),
         };
-        let decoder = models::graph::decoder_int8(config, &layout, &quantized)?;
+        let decoder = models::graph::engine_decoder(config, &layout, &packed)?;
         let vision = models::graph::vision(config, &layout, Form::Engine)?;
         Ok(Self {
             config: config.clone(),
@@ -112,7 +112,7 @@ impl EngineLoader {
             threads,
             spawner: Spawner::new().map_err(no_thread)?,
             kind,
-            quantized,
+            packed,
         })
     }
 
@@ -132,8 +132,8 @@ impl EngineLoader {
 
     fn load_here(&self, weights: &Path, haste: Haste) -> Result<EngineModel> {
         let folder = self.weights_folder(weights)?;
-        let int8 = int8::quantize(weights, &self.quantized)?;
-        let int8 = runtime::int8_tensors(&self.quantized, int8)?;
+        let packed = packed::pack(weights, &self.packed)?;
+        let packed = runtime::packed_tensors(&self.packed, packed)?;
         let gate = Gate::default();
         if haste == Haste::Now {
             gate.open();
@@ -149,7 +149,7 @@ impl EngineLoader {
         };
         Ok(EngineModel {
             config: self.config.clone(),
-            decoder: opening(true).open(&self.decoder, int8)?,
+            decoder: opening(true).open(&self.decoder, packed)?,
             vision: opening(false).open(&self.vision, Vec::new())?,
             gate: gate.clone(),
             spawner: self.spawner.clone(),

@@ -1,6 +1,6 @@
 //! Tiles of an integer product: a few rows of u8 times a panel of i8, summed exactly in i32.
 //!
-//! One lane of the instruction takes four input channels of one output channel; see `models::checkpoint::QuantizedMatrix` for
+//! One lane of the instruction takes four input channels of one output channel; see `models::checkpoint::PackedMatrix` for
 //! how a panel lies.
 #![cfg_attr(
     target_arch = "x86_64",
@@ -12,8 +12,8 @@
 
 use models::checkpoint::{GROUP, PANEL};
 
-/// Rows of a tile: with the panel's columns they fill the registers.
-pub(in crate::engine) const TILE_ROWS: usize = 6;
+use super::panels::TILE_ROWS;
+use super::prefetch;
 
 /// The numbers of a tile, `[row][column]`.
 pub(in crate::engine) type Sums = [[i32; PANEL]; TILE_ROWS];
@@ -93,20 +93,12 @@ fn portable_tile(operands: Operands<'_>, sums: &mut Sums) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512i, _MM_HINT_T1, _mm_prefetch, _mm256_dpbusd_avx_epi32, _mm256_loadu_si256,
-        _mm256_set1_epi32, _mm256_storeu_si256, _mm512_dpbusd_epi32, _mm512_loadu_si512,
-        _mm512_set1_epi32, _mm512_storeu_si512,
+        __m256i, __m512i, _mm256_dpbusd_avx_epi32, _mm256_loadu_si256, _mm256_set1_epi32,
+        _mm256_storeu_si256, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_storeu_si512,
     };
 
-    use super::{GROUP, Operands, PANEL, Sums, TILE_ROWS};
-
-    #[inline(always)]
-    fn prefetch(next: &[i8], step: usize) {
-        if let Some(line) = next.get(64 * step) {
-            // SAFETY: a hint, about memory that is there.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
-        }
-    }
+    use super::{GROUP, Operands, PANEL, Sums, TILE_ROWS, prefetch};
 
     /// # Safety
     /// The CPU has AVX-512 VNNI.
@@ -133,7 +125,7 @@ mod x86 {
             std::array::from_fn(|part| wide_i32(&operands.start[WIDE * part..]));
         let mut total = [start; ROWS];
         for (index, (channels, weights)) in operands.tile.iter().zip(steps).enumerate() {
-            prefetch(operands.next, index);
+            prefetch::line(operands.next, index);
             let weights: [__m512i; WIDE_REGISTERS] =
                 std::array::from_fn(|part| wide_i8(&weights[GROUP * WIDE * part..]));
             for (total, &channels) in total.iter_mut().zip(channels) {
@@ -194,7 +186,7 @@ mod x86 {
             let mut total = [start; ROWS];
             for (index, (channels, weights)) in operands.tile.iter().zip(steps).enumerate() {
                 if first == 0 {
-                    prefetch(operands.next, index);
+                    prefetch::line(operands.next, index);
                 }
                 let weights: [__m256i; 2] = std::array::from_fn(|part| {
                     narrow_i8(&weights[GROUP * (first + NARROW * part)..])

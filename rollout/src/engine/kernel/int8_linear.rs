@@ -5,7 +5,7 @@
 //! | input | type | |
 //! |---|---|---|
 //! | `x` | f32 `[T, I]` | |
-//! | `integers` | i8 `[P, groups, PANEL, GROUP]` | the weight; see `models::checkpoint::QuantizedMatrix` |
+//! | `integers` | i8 `[P, groups, PANEL, GROUP]` | the weight; see `models::checkpoint::PackedMatrix` |
 //! | `scales` | f32 `[P, PANEL]` | of the output channels |
 //! | `sums` | i32 `[P, PANEL]` | of the output channels' integers |
 //! | `plus` | f32 `[channels]` or `[T, O]`, may be missing | a bias, or a residual |
@@ -14,18 +14,14 @@
 //! `y = (x8 . w8) * scale[channel] * scale[token] + plus`; gated: `silu(y of the gate) * y of its partner`.
 //! So the result does not depend on the tokens beside it, nor on how tiles and threads cut it.
 
-use std::ops::Range;
-
 use models::checkpoint::{GROUP, PANEL};
 use pulp::NullaryFnOnce;
 
-use super::dot::{self, Dot, Operands, Sums, TILE_ROWS};
+use super::dot::{Channels, Dot, Operands, Sums};
+use super::panels::{Block, Plus, Products, Shape, TILE_ROWS, panel};
 use super::parallel::{Parallel, each};
+use super::prefetch;
 use super::quantize::{MIDDLE, QuantizeRows};
-use super::silu::silu_mul;
-
-/// Bytes of a cache line: what a tile fetches of the next panel with each step.
-const LINE: usize = 64;
 
 /// So many products of u8 and i8 fit in the sum for certain.
 const MOST_FEATURES: usize = 65_536;
@@ -42,82 +38,23 @@ pub(in crate::engine) struct Inputs<'a> {
     pub(in crate::engine) plus: Plus<'a>,
 }
 
-/// What is added.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::engine) enum Plus<'a> {
-    Nothing,
-    /// `[channels]`.
-    Bias(&'a [f32]),
-    /// `[T, O]`.
-    Residual(&'a [f32]),
-}
-
 /// A layer's product with its buffers.
 #[derive(Debug)]
 pub(in crate::engine) struct Int8Linear {
-    /// O.
-    width: usize,
-    is_gated: bool,
-    threads: usize,
+    shape: Shape,
     dot: Dot,
     /// x in 8 bits, `[tiles, groups]`, and the scale of each row.
-    tiles: Vec<dot::Channels>,
+    tiles: Vec<Channels>,
     scales: Vec<f32>,
 }
 
-/// Rows and panels that one thread works on.
-struct Job<'a> {
-    layer: &'a Int8Linear,
-    inputs: &'a Inputs<'a>,
-    panels: Range<usize>,
-    first_row: usize,
-    /// The panels' columns of each row.
-    out: Vec<&'a mut [f32]>,
-}
-
 impl Int8Linear {
-    /// To `width` columns, for at most `threads` threads.
-    pub(in crate::engine) fn new(width: usize, is_gated: bool, threads: usize) -> Self {
+    pub(in crate::engine) fn new(shape: Shape) -> Self {
         Self {
-            width,
-            is_gated,
-            threads: threads.max(1),
+            shape,
             dot: Dot::detect(),
             tiles: Vec::new(),
             scales: Vec::new(),
-        }
-    }
-
-    /// Columns that a panel makes.
-    fn panel_width(&self) -> usize {
-        if self.is_gated { PANEL / 2 } else { PANEL }
-    }
-
-    fn num_panels(&self) -> usize {
-        self.width.div_ceil(self.panel_width())
-    }
-
-    /// Rows of x, or what is wrong with the sizes of the inputs.
-    fn check(&self, inputs: &Inputs<'_>, out: &[f32]) -> Result<usize, &'static str> {
-        let panels = self.num_panels();
-        let rows = inputs.x.len() / inputs.in_features.max(1);
-        let groups = inputs.in_features.div_ceil(GROUP);
-        let channels = if self.is_gated { 2 } else { 1 } * self.width;
-        let fits = self.width > 0
-            && (1..=MOST_FEATURES).contains(&inputs.in_features)
-            && inputs.integers.len() == panels * groups * PANEL * GROUP
-            && inputs.scales.len() == panels * PANEL
-            && inputs.sums.len() == panels * PANEL
-            && out.len() == rows * self.width
-            && match inputs.plus {
-                Plus::Nothing => true,
-                Plus::Bias(bias) => bias.len() == channels,
-                Plus::Residual(residual) => residual.len() == out.len() && !self.is_gated,
-            };
-        if fits {
-            Ok(rows)
-        } else {
-            Err("Int8Linear: the shapes of x, weight and plus do not match")
         }
     }
 
@@ -131,40 +68,29 @@ impl Int8Linear {
         out: &mut [f32],
         parallel: &Parallel<'_>,
     ) -> Result<(), &'static str> {
-        let rows = self.check(inputs, out)?;
-        if rows == 0 {
-            return Ok(());
+        let rows = inputs.x.len() / inputs.in_features.max(1);
+        let panels = self.shape.num_panels();
+        let groups = inputs.in_features.div_ceil(GROUP);
+        let fits = (1..=MOST_FEATURES).contains(&inputs.in_features)
+            && inputs.integers.len() == panels * groups * PANEL * GROUP
+            && inputs.scales.len() == panels * PANEL
+            && inputs.sums.len() == panels * PANEL
+            && self.shape.fits(rows, inputs.plus, out);
+        if !fits {
+            return Err("Int8Linear: the shapes of x, weight and plus do not match");
         }
-        self.round(inputs, rows, parallel);
-        let this = &*self;
-        let (panels, panel_width) = (this.num_panels(), this.panel_width());
-        // A few jobs per thread: columns first, whose part of the weight is then read once, and rows where columns are few.
-        let wanted = 4 * this.threads;
-        let job_panels = (panels / wanted).max(1);
-        let job_rows = rows.div_ceil(wanted.div_ceil(panels));
-        let job_rows = job_rows.next_multiple_of(TILE_ROWS);
-        let mut jobs: Vec<Job<'_>> = Vec::new();
-        for (part, out) in out.chunks_mut(job_rows * this.width).enumerate() {
-            let first_job = jobs.len();
-            for first_panel in (0..panels).step_by(job_panels) {
-                jobs.push(Job {
-                    layer: this,
+        if rows > 0 {
+            self.round(inputs, rows, parallel);
+            let layer = &*self;
+            let blocks = self.shape.blocks(out).into_iter();
+            each(parallel, blocks, |_, block| {
+                pulp::Arch::new().dispatch(Job {
+                    layer,
                     inputs,
-                    panels: first_panel..panels.min(first_panel + job_panels),
-                    first_row: part * job_rows,
-                    out: Vec::new(),
+                    block,
                 });
-            }
-            for row in out.chunks_exact_mut(this.width) {
-                let columns = row.chunks_mut(job_panels * panel_width);
-                for (job, columns) in jobs[first_job..].iter_mut().zip(columns) {
-                    job.out.push(columns);
-                }
-            }
+            });
         }
-        each(parallel, jobs.into_iter(), |_, job| {
-            pulp::Arch::new().dispatch(job);
-        });
         Ok(())
     }
 
@@ -173,10 +99,9 @@ impl Int8Linear {
         let width = inputs.in_features;
         let (groups, num_tiles) = (width.div_ceil(GROUP), rows.div_ceil(TILE_ROWS));
         // What is left of earlier rows is never read.
-        self.tiles
-            .resize(num_tiles * groups, dot::Channels::default());
+        self.tiles.resize(num_tiles * groups, Channels::default());
         self.scales.resize(rows, 0.0);
-        let share = num_tiles.div_ceil(self.threads);
+        let share = num_tiles.div_ceil(self.shape.threads.max(1));
         let x = inputs.x.chunks(share * TILE_ROWS * width);
         let tiles = self.tiles.chunks_mut(share * groups);
         let parts = x.zip(tiles).zip(self.scales.chunks_mut(share * TILE_ROWS));
@@ -194,7 +119,7 @@ impl Int8Linear {
 /// Rows of x f32 `[T, I]` to tiles and the scale of each row.
 struct QuantizeTiles<'a> {
     x: &'a [f32],
-    tiles: &'a mut [dot::Channels],
+    tiles: &'a mut [Channels],
     scales: &'a mut [f32],
     /// I.
     width: usize,
@@ -228,12 +153,11 @@ impl NullaryFnOnce for QuantizeTiles<'_> {
     }
 }
 
-/// Panel `index` of the weight; nothing behind the last one.
-fn panel(integers: &[i8], index: usize, groups: usize) -> &[i8] {
-    let length = groups * GROUP * PANEL;
-    integers
-        .get(index * length..(index + 1) * length)
-        .unwrap_or_default()
+/// One thread's part.
+struct Job<'a> {
+    layer: &'a Int8Linear,
+    inputs: &'a Inputs<'a>,
+    block: Block<'a>,
 }
 
 impl NullaryFnOnce for Job<'_> {
@@ -241,7 +165,7 @@ impl NullaryFnOnce for Job<'_> {
 
     #[inline(always)]
     fn call(mut self) {
-        for panel in self.panels.clone() {
+        for panel in self.block.panels.clone() {
             self.panel(panel);
         }
     }
@@ -250,12 +174,8 @@ impl NullaryFnOnce for Job<'_> {
 impl Job<'_> {
     #[inline(always)]
     fn panel(&mut self, index: usize) {
-        let Self {
-            layer,
-            inputs,
-            first_row,
-            ..
-        } = *self;
+        let Self { layer, inputs, .. } = *self;
+        let shape = &layer.shape;
         let groups = inputs.in_features.div_ceil(GROUP);
         let channels = index * PANEL..(index + 1) * PANEL;
         // x is around MIDDLE, its integers around 0.
@@ -263,20 +183,16 @@ impl Job<'_> {
         for (start, sum) in start.iter_mut().zip(&inputs.sums[channels.clone()]) {
             *start = -i32::from(MIDDLE) * sum;
         }
-        let mut scales = [0.0; PANEL];
-        scales.copy_from_slice(&inputs.scales[channels]);
-        let weight = panel(inputs.integers, index, groups);
-        let mut next = panel(inputs.integers, index + 1, groups);
-        let panel_width = layer.panel_width();
-        let first_column = index * panel_width;
-        let columns = first_column..layer.width.min(first_column + panel_width);
-        let bias = inputs.plus.bias(&columns, layer);
-        let in_job = (index - self.panels.start) * panel_width;
-        let in_job = in_job..in_job + columns.len();
+        let mut channel_scales = [0.0; PANEL];
+        channel_scales.copy_from_slice(&inputs.scales[channels]);
+        let length = groups * GROUP * PANEL;
+        let weight = panel(inputs.integers, index, length);
+        let mut next = panel(inputs.integers, index + 1, length);
+        let columns = shape.columns(&self.block.panels, index, inputs.plus);
 
         let mut sums: Sums = [[0; PANEL]; TILE_ROWS];
-        for (tile, out) in self.out.chunks_mut(TILE_ROWS).enumerate() {
-            let first_row = first_row + tile * TILE_ROWS;
+        for (tile, out) in self.block.out.chunks_mut(TILE_ROWS).enumerate() {
+            let first_row = self.block.first_row + tile * TILE_ROWS;
             let first_group = first_row / TILE_ROWS * groups;
             let operands = Operands {
                 tile: &layer.tiles[first_group..first_group + groups],
@@ -286,97 +202,31 @@ impl Job<'_> {
                 next,
             };
             layer.dot.tile(operands, &mut sums);
-            next = next.get(groups * LINE..).unwrap_or_default();
+            next = prefetch::behind(next, groups);
             for ((row, out), sums) in (first_row..).zip(out).zip(&sums) {
-                let outputs = Outputs {
+                let products = Row {
                     sums,
-                    scales: &scales,
-                    bias: &bias,
+                    channel_scales: &channel_scales,
                     scale: layer.scales[row],
                 };
-                let out = &mut out[in_job.clone()];
-                if layer.is_gated {
-                    outputs.gated(out);
-                } else if let Plus::Residual(residual) = inputs.plus {
-                    let row = row * layer.width;
-                    outputs.plus(&residual[row + columns.start..row + columns.end], out);
-                } else {
-                    outputs.plus(&bias[..out.len()], out);
-                }
+                shape.finish(&products, inputs.plus, &columns, row, out);
             }
         }
     }
 }
 
-impl Plus<'_> {
-    /// The bias of a panel's channels as they lie in it; zeros where there is none.
-    fn bias(&self, columns: &Range<usize>, layer: &Int8Linear) -> [f32; PANEL] {
-        let mut panel = [0.0; PANEL];
-        if let Self::Bias(bias) = *self {
-            panel[..columns.len()].copy_from_slice(&bias[columns.clone()]);
-            if layer.is_gated {
-                let up = layer.width + columns.start..layer.width + columns.end;
-                panel[PANEL / 2..][..columns.len()].copy_from_slice(&bias[up]);
-            }
-        }
-        panel
-    }
-}
-
-/// A row's exact sums for the channels of a panel, and what makes f32 of them.
-struct Outputs<'a> {
+/// A row's exact sums, and what makes f32 of them.
+struct Row<'a> {
     sums: &'a [i32; PANEL],
-    scales: &'a [f32; PANEL],
-    bias: &'a [f32; PANEL],
+    channel_scales: &'a [f32; PANEL],
     /// Of the row.
     scale: f32,
 }
 
-impl Outputs<'_> {
+impl Products for Row<'_> {
     #[inline(always)]
-    fn value(&self, channel: usize, plus: f32) -> f32 {
-        (to_f32(self.sums[channel]) * self.scales[channel]).mul_add(self.scale, plus)
-    }
-
-    #[inline(always)]
-    fn gated_value(&self, column: usize) -> f32 {
-        let up = PANEL / 2 + column;
-        silu_mul(
-            self.value(column, self.bias[column]),
-            self.value(up, self.bias[up]),
-        )
-    }
-
-    /// As many columns as `out` has, `plus` added.
-    #[inline(always)]
-    fn plus(&self, plus: &[f32], out: &mut [f32]) {
-        if let (Ok(plus), Ok(out)) = (
-            <&[f32; PANEL]>::try_from(plus),
-            <&mut [f32; PANEL]>::try_from(&mut *out),
-        ) {
-            // A whole panel: lengths that the compiler knows.
-            for column in 0..PANEL {
-                out[column] = self.value(column, plus[column]);
-            }
-            return;
-        }
-        for (column, (out, &plus)) in out.iter_mut().zip(plus).enumerate() {
-            *out = self.value(column, plus);
-        }
-    }
-
-    /// As many columns as `out` has, each a gate and its partner.
-    #[inline(always)]
-    fn gated(&self, out: &mut [f32]) {
-        if let Ok(out) = <&mut [f32; PANEL / 2]>::try_from(&mut *out) {
-            for (column, out) in out.iter_mut().enumerate() {
-                *out = self.gated_value(column);
-            }
-            return;
-        }
-        for (column, out) in out.iter_mut().enumerate() {
-            *out = self.gated_value(column);
-        }
+    fn plus(&self, channel: usize, plus: f32) -> f32 {
+        (to_f32(self.sums[channel]) * self.channel_scales[channel]).mul_add(self.scale, plus)
     }
 }
 
@@ -393,6 +243,7 @@ fn to_f32(sum: i32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::packed::Int8Matrix;
 
     /// One after the other.
     fn serial(count: usize, work: &(dyn Fn(usize) + Sync)) {
@@ -466,8 +317,7 @@ mod tests {
     }
 
     fn computed(world: &World, gated: bool, plus: &str, threads: usize) -> Vec<f32> {
-        let matrix =
-            crate::engine::int8::Int8Matrix::from_integers(&world.weight, &world.scales, gated);
+        let matrix = Int8Matrix::from_integers(&world.weight, &world.scales, gated);
         let width = world.weight.len() / if gated { 2 } else { 1 };
         let inputs = Inputs {
             x: &world.x,
@@ -482,7 +332,11 @@ mod tests {
             },
         };
         let mut out = vec![f32::NAN; world.rows * width];
-        let mut layer = Int8Linear::new(width, gated, threads);
+        let mut layer = Int8Linear::new(Shape {
+            width,
+            is_gated: gated,
+            threads,
+        });
         layer.run(&inputs, &mut out, &serial).unwrap();
         out
     }
@@ -532,7 +386,11 @@ mod tests {
             sums: &[0; 64],
             plus: Plus::Nothing,
         };
-        let mut layer = Int8Linear::new(64, false, 1);
+        let mut layer = Int8Linear::new(Shape {
+            width: 64,
+            is_gated: false,
+            threads: 1,
+        });
         assert!(layer.run(&inputs, &mut [0.0; 128], &serial).is_err());
     }
 }

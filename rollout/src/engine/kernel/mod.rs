@@ -8,11 +8,13 @@
 //! - `attention`: rotary embedding and causal attention over a cache in blocks
 //! - `tile`: the queries that go through a block of the cache together, with their running softmax
 //! - `silu`: the gate of the MLP
-//! - `int8_linear`: a linear layer on 8-bit integers, with what follows it
-//! - `dot`: its tiles, by integer dot product instructions
+//! - `linear`, `int8_linear`: linear layers in f32 and on 8-bit integers, with what follows them
+//! - `panels`: how threads share such a layer, and what follows it
+//! - `dot`: tiles of integer products, by the instructions for them
 //! - `quantize`: rows in 8 bits
 //! - `lanes`: sixteen numbers at a time
 //! - `parallel`: work side by side
+//! - `prefetch`: memory asked for before it is needed
 //!
 //! Every sum has one order, whatever shares a tile or a thread: results do not depend on the batch.
 
@@ -20,7 +22,10 @@ pub(super) mod attention;
 pub(super) mod dot;
 pub(super) mod int8_linear;
 pub(super) mod lanes;
+pub(super) mod linear;
+pub(super) mod panels;
 pub(super) mod parallel;
+mod prefetch;
 pub(super) mod quantize;
 pub(super) mod silu;
 mod tile;

@@ -14,8 +14,10 @@ use ort::value::{DynTensorValueType, TensorElementType, ValueRef};
 
 use crate::engine::cache::CacheLayout;
 use crate::engine::kernel::attention::{Inputs, PagedAttention};
-use crate::engine::kernel::int8_linear::{self, Int8Linear, Plus};
+use crate::engine::kernel::int8_linear::{self, Int8Linear};
 use crate::engine::kernel::lanes::Lanes;
+use crate::engine::kernel::linear::{self, Linear};
+use crate::engine::kernel::panels::{Plus, Shape};
 use crate::engine::kernel::parallel::{Parallel, each};
 use crate::engine::kernel::silu::SiluMul;
 
@@ -24,6 +26,7 @@ pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
     OperatorDomain::new(TOR)?
         .add(PagedAttentionOperator { threads })?
         .add(SiluMulOperator { threads })?
+        .add(LinearOperator { threads })?
         .add(Int8LinearOperator { threads })
 }
 
@@ -174,6 +177,62 @@ impl Kernel for SiluMulKernel {
     }
 }
 
+/// `tor.Linear`: see [`crate::engine::kernel::linear`].
+struct LinearOperator {
+    threads: usize,
+}
+
+struct LinearKernel {
+    layer: Linear,
+    width: i64,
+}
+
+impl Operator for LinearOperator {
+    type Kernel<'attr> = LinearKernel;
+
+    fn name(&self) -> &'static str {
+        "Linear"
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        use TensorElementType::Float32;
+        let needed = [Float32, Float32].map(OperatorInput::required);
+        needed.into_iter().chain([OperatorInput::optional(Float32)])
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(
+        &self,
+        context: &KernelContext<'attr>,
+    ) -> ort::Result<Self::Kernel<'attr>> {
+        let (shape, width) = shape(context, self.threads)?;
+        let layer = Linear::new(shape);
+        Ok(LinearKernel { layer, width })
+    }
+}
+
+impl Kernel for LinearKernel {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let inputs = [required(context, 0)?, required(context, 1)?];
+        let plus = context.input(2)?;
+        let (shape, x) = inputs[0].try_extract_tensor::<f32>()?;
+        let inputs = linear::Inputs {
+            x,
+            in_features: usize::try_from(shape[1]).unwrap_or(0),
+            panels: inputs[1].try_extract_tensor::<f32>()?.1,
+            plus: addend(plus.as_ref())?,
+        };
+        let mut out = output(context, 0, [shape[0], self.width])?;
+        let (_, out) = out.try_extract_tensor_mut::<f32>()?;
+        let mut done = Ok(());
+        parallel(|run| done = self.layer.run(&inputs, out, run), context)?;
+        done.map_err(ort::Error::new)
+    }
+}
+
 /// `tor.Int8Linear`: see [`crate::engine::kernel::int8_linear`].
 struct Int8LinearOperator {
     threads: usize,
@@ -205,15 +264,9 @@ impl Operator for Int8LinearOperator {
         &self,
         context: &KernelContext<'attr>,
     ) -> ort::Result<Self::Kernel<'attr>> {
-        let (width, is_gated) = context
-            .get::<i64>("width")
-            .zip(context.get::<i64>("gated"))
-            .ok_or_else(|| ort::Error::new("Int8Linear wants `width` and `gated`"))?;
-        let columns = usize::try_from(width).unwrap_or(0);
-        Ok(Int8LinearKernel {
-            layer: Int8Linear::new(columns, is_gated != 0, self.threads),
-            width,
-        })
+        let (shape, width) = shape(context, self.threads)?;
+        let layer = Int8Linear::new(shape);
+        Ok(Int8LinearKernel { layer, width })
     }
 }
 
@@ -230,13 +283,7 @@ impl Kernel for Int8LinearKernel {
             integers: inputs[1].try_extract_tensor::<i8>()?.1,
             scales: inputs[2].try_extract_tensor::<f32>()?.1,
             sums: inputs[3].try_extract_tensor::<i32>()?.1,
-            plus: match &plus {
-                None => Plus::Nothing,
-                Some(plus) => match plus.try_extract_tensor::<f32>()? {
-                    (shape, bias) if shape.len() == 1 => Plus::Bias(bias),
-                    (_, residual) => Plus::Residual(residual),
-                },
-            },
+            plus: addend(plus.as_ref())?,
         };
         let mut out = output(context, 0, [shape[0], self.width])?;
         let (_, out) = out.try_extract_tensor_mut::<f32>()?;
@@ -244,6 +291,31 @@ impl Kernel for Int8LinearKernel {
         parallel(|run| done = self.layer.run(&inputs, out, run), context)?;
         done.map_err(ort::Error::new)
     }
+}
+
+/// The columns that a linear operator's attributes ask for, and their number as ONNX has it.
+fn shape(context: &KernelContext<'_>, threads: usize) -> ort::Result<(Shape, i64)> {
+    let (width, is_gated) = context
+        .get::<i64>("width")
+        .zip(context.get::<i64>("gated"))
+        .ok_or_else(|| ort::Error::new("a linear operator wants `width` and `gated`"))?;
+    let shape = Shape {
+        width: usize::try_from(width).unwrap_or(0),
+        is_gated: is_gated != 0,
+        threads,
+    };
+    Ok((shape, width))
+}
+
+/// What is added to a product: its rank tells a bias from a residual.
+fn addend<'a>(plus: Option<&'a ValueRef<'_>>) -> ort::Result<Plus<'a>> {
+    Ok(match plus {
+        None => Plus::Nothing,
+        Some(plus) => match plus.try_extract_tensor::<f32>()? {
+            (shape, bias) if shape.len() == 1 => Plus::Bias(bias),
+            (_, residual) => Plus::Residual(residual),
+        },
+    })
 }
 
 /// Gives `work` ONNX Runtime's threads.

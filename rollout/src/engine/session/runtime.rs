@@ -1,21 +1,24 @@
 //! The ONNX Runtime library, its options and its providers.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use models::checkpoint::{GROUP, PANEL, QuantizedMatrix};
+use models::checkpoint::{PANEL, PackedMatrix};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
-use ort::value::{DynValue, Tensor};
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, ToShape};
 
 use super::threads::{Gate, Pool, Spawner};
 use super::{EngineKind, Haste, Threads, operators};
-use crate::engine::int8::Int8Matrix;
 use crate::engine::library;
+use crate::engine::packed::Packed;
 use crate::error::{Error, Result};
+
+const PACKED_CONTEXT: &str = "handing over the packed matrices";
 
 /// What a session is opened with, its graph apart.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +35,17 @@ pub(super) struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// A session of `graph`; `int8` are the 8-bit matrices that it asks for.
-    pub(super) fn open(&self, graph: &[u8], int8: Vec<(String, Arc<DynValue>)>) -> Result<Session> {
+    /// A session of `graph`; `packed` are the packed matrices that it asks for.
+    pub(super) fn open(
+        &self,
+        graph: &[u8],
+        packed: Vec<(String, Arc<DynValue>)>,
+    ) -> Result<Session> {
         let mut builder = self.options()?;
-        for (name, tensor) in int8 {
+        for (name, tensor) in packed {
             builder = builder
                 .with_external_initializer(name, tensor)
-                .map_err(runtime("handing over the 8-bit matrices"))?;
+                .map_err(runtime(PACKED_CONTEXT))?;
         }
         // ONNX Runtime files our operators' domain in a table of the process when a session first brings it, and two sessions
         // that do so at the same moment collide: until one is open they come one by one.
@@ -88,24 +95,34 @@ impl Opening<'_> {
     }
 }
 
-/// 8-bit matrices under the names that a graph knows them by.
-pub(super) fn int8_tensors(
-    layout: &[QuantizedMatrix],
-    matrices: Vec<Int8Matrix>,
+/// Packed matrices under the names that a graph knows them by.
+pub(super) fn packed_tensors(
+    layout: &[PackedMatrix],
+    matrices: Vec<Packed>,
 ) -> Result<Vec<(String, Arc<DynValue>)>> {
-    const CONTEXT: &str = "handing over the 8-bit matrices";
     let mut tensors = Vec::with_capacity(3 * layout.len());
     for (place, matrix) in layout.iter().zip(matrices) {
-        let panels = [place.num_panels(), PANEL];
-        let integers = [place.num_panels(), place.num_groups(), PANEL, GROUP];
-        let integers = Tensor::from_array((integers, matrix.integers)).map_err(runtime(CONTEXT))?;
-        let scales = Tensor::from_array((panels, matrix.scales)).map_err(runtime(CONTEXT))?;
-        let sums = Tensor::from_array((panels, matrix.sums)).map_err(runtime(CONTEXT))?;
-        tensors.push((place.integers_name(), Arc::new(integers.into_dyn())));
-        tensors.push((place.scales_name(), Arc::new(scales.into_dyn())));
-        tensors.push((place.sums_name(), Arc::new(sums.into_dyn())));
+        let channels = [place.num_panels(), PANEL];
+        match matrix {
+            Packed::Float(panels) => {
+                tensors.push((place.panels_name(), tensor(place.shape(), panels)?));
+            }
+            Packed::Int8(matrix) => {
+                tensors.push((place.panels_name(), tensor(place.shape(), matrix.integers)?));
+                tensors.push((place.scales_name(), tensor(channels, matrix.scales)?));
+                tensors.push((place.sums_name(), tensor(channels, matrix.sums)?));
+            }
+        }
     }
     Ok(tensors)
+}
+
+fn tensor<T: PrimitiveTensorElementType + Debug + Clone + 'static>(
+    shape: impl ToShape,
+    values: Vec<T>,
+) -> Result<Arc<DynValue>> {
+    let tensor = Tensor::from_array((shape, values)).map_err(runtime(PACKED_CONTEXT))?;
+    Ok(Arc::new(tensor.into_dyn()))
 }
 
 /// Checks that the engine's library and provider load, before anything costly is done.

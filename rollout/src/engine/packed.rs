@@ -1,17 +1,25 @@
-//! The decoder's matrices in 8 bits, made anew from each version of the weights.
+//! The decoder's matrices packed for the engine's own products, anew from each version of the weights.
 
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
-use models::checkpoint::{GROUP, PANEL, QuantizedMatrix};
+use models::checkpoint::{GROUP, Numbers, PANEL, PackedMatrix};
 use rayon::prelude::*;
 
 use super::kernel::quantize::QuantizeRows;
 use crate::error::{Error, Result};
 
-/// A matrix in 8 bits; see [`QuantizedMatrix`] for how it lies.
+/// A packed matrix; see [`PackedMatrix`] for how it lies.
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// f32 `[panels, in, PANEL]`.
+    Float(Vec<f32>),
+    Int8(Int8Matrix),
+}
+
+/// A matrix in 8 bits.
 #[derive(Debug)]
 pub(super) struct Int8Matrix {
     /// i8 `[panels, groups, PANEL, GROUP]`.
@@ -30,7 +38,7 @@ pub(super) struct Int8Matrix {
     unsafe_code,
     reason = "the weights file is mapped: it is read once, from end to end"
 )]
-pub(super) fn quantize(weights: &Path, layout: &[QuantizedMatrix]) -> Result<Vec<Int8Matrix>> {
+pub(super) fn pack(weights: &Path, layout: &[PackedMatrix]) -> Result<Vec<Packed>> {
     let refused = |reason: String| Error::Weights {
         path: weights.to_path_buf(),
         reason,
@@ -47,13 +55,36 @@ pub(super) fn quantize(weights: &Path, layout: &[QuantizedMatrix]) -> Result<Vec
                 .and_then(|bytes| bytes.get(..length))
                 .and_then(|bytes| bytemuck::try_cast_slice::<u8, f32>(bytes).ok())
                 .ok_or_else(|| refused("is too short".to_owned()))?;
-            Ok(quantize_matrix(matrix, source))
+            Ok(match matrix.numbers {
+                Numbers::Float => Packed::Float(pack_floats(matrix, source)),
+                Numbers::Int8 => Packed::Int8(quantize_matrix(matrix, source)),
+            })
         })
         .collect()
 }
 
+/// From f32 `[out, in]` to `[panels, in, PANEL]`.
+fn pack_floats(matrix: &PackedMatrix, source: &[f32]) -> Vec<f32> {
+    let width = matrix.in_features;
+    let mut packed = vec![0.0; matrix.num_panels() * width * PANEL];
+    packed
+        .par_chunks_mut(width * PANEL)
+        .enumerate()
+        .for_each(|(panel, packed)| {
+            for (channels, columns) in channels(matrix, panel) {
+                let rows = source[channels.start * width..channels.end * width].chunks_exact(width);
+                for (column, row) in columns.zip(rows) {
+                    for (place, &x) in packed[column..].iter_mut().step_by(PANEL).zip(row) {
+                        *place = x;
+                    }
+                }
+            }
+        });
+    packed
+}
+
 /// From f32 `[out, in]`.
-fn quantize_matrix(matrix: &QuantizedMatrix, source: &[f32]) -> Int8Matrix {
+fn quantize_matrix(matrix: &PackedMatrix, source: &[f32]) -> Int8Matrix {
     let width = matrix.in_features;
     let length = matrix.num_groups() * GROUP * PANEL;
     let mut integers = vec![0; matrix.num_panels() * length];
@@ -97,7 +128,7 @@ fn quantize_matrix(matrix: &QuantizedMatrix, source: &[f32]) -> Int8Matrix {
 }
 
 /// The output channels of a panel, and their places in it: one run of them or, gated, two.
-fn channels(matrix: &QuantizedMatrix, panel: usize) -> Vec<(Range<usize>, Range<usize>)> {
+fn channels(matrix: &PackedMatrix, panel: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let (width, panel_width) = (matrix.width(), matrix.panel_width());
     let first = panel * panel_width;
     let channels = first..width.min(first + panel_width);
@@ -110,11 +141,21 @@ fn channels(matrix: &QuantizedMatrix, panel: usize) -> Vec<(Range<usize>, Range<
     runs
 }
 
+/// A weight f32 `[out, in]` in panels.
+#[cfg(test)]
+pub(super) fn float_panels(weight: &[f32], in_features: usize, is_gated: bool) -> Vec<f32> {
+    let out_features = weight.len() / in_features;
+    pack_floats(
+        &layout(in_features, out_features, is_gated, Numbers::Float),
+        weight,
+    )
+}
+
 #[cfg(test)]
 impl Int8Matrix {
     /// From integers and scales, channel by channel.
     pub(super) fn from_integers(weight: &[Vec<i8>], scales: &[f32], is_gated: bool) -> Self {
-        let layout = layout(weight[0].len(), weight.len(), is_gated);
+        let layout = layout(weight[0].len(), weight.len(), is_gated, Numbers::Int8);
         let panels = layout.num_panels();
         let mut matrix = Self {
             integers: vec![0; panels * layout.num_groups() * GROUP * PANEL],
@@ -139,19 +180,25 @@ impl Int8Matrix {
 }
 
 #[cfg(test)]
-fn layout(in_features: usize, out_features: usize, is_gated: bool) -> QuantizedMatrix {
-    QuantizedMatrix {
+fn layout(
+    in_features: usize,
+    out_features: usize,
+    is_gated: bool,
+    numbers: Numbers,
+) -> PackedMatrix {
+    PackedMatrix {
         names: Vec::new(),
         in_features,
         out_features,
         is_gated,
+        numbers,
         source: 0,
     }
 }
 
 /// Where an integer lies.
 #[cfg(test)]
-fn place(layout: &QuantizedMatrix, panel: usize, column: usize, index: usize) -> usize {
+fn place(layout: &PackedMatrix, panel: usize, column: usize, index: usize) -> usize {
     let step = panel * layout.num_groups() + index / GROUP;
     (step * PANEL + column) * GROUP + index % GROUP
 }
@@ -163,7 +210,7 @@ mod tests {
     #[test]
     fn every_channel_finds_its_place_within_half_a_step() {
         for (width, height, is_gated) in [(37, 150, false), (64, 64, false), (30, 150, true)] {
-            let matrix = layout(width, height, is_gated);
+            let matrix = layout(width, height, is_gated, Numbers::Int8);
             let source: Vec<f32> = (0..width * height)
                 .map(|index| {
                     ((index * 7919 % 1013) as f32 / 506.0 - 1.0) * (1 + index / width) as f32

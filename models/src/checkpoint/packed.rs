@@ -1,11 +1,10 @@
-//! Which matrices of the decoder are computed in 8 bits, and where they come from.
-//!
-//! `w[o, i] = scale[o] * integer[o, i]`: symmetric, a scale per output channel.
+//! Matrices of the decoder as the engine's own products read them, made anew from each version of the weights.
 //!
 //! # Layout
-//! As the engine's product reads it: panels of [`PANEL`] output channels; in a panel, for every [`GROUP`] input channels, those
-//! integers of each output channel side by side: i8 `[panels, groups, PANEL, GROUP]`. What is missing at the end of either is
-//! zero. A gated matrix has half a panel of gates and then the other factors of the same channels.
+//! Panels of [`PANEL`] output channels. In f32: for every input channel, the numbers of the panel's output channels side by
+//! side, f32 `[panels, in, PANEL]`. In 8 bits: for every [`GROUP`] input channels, those integers of each output channel side by
+//! side, i8 `[panels, groups, PANEL, GROUP]`, with `w[o, i] = scale[o] * integer[o, i]`: symmetric, a scale per output channel.
+//! What is missing at the end is zero. A gated matrix has half a panel of gates and then their partners.
 
 use super::F32Layout;
 use crate::config::ModelConfig;
@@ -16,9 +15,18 @@ pub const PANEL: usize = 64;
 /// Input channels that lie side by side: what one lane of an integer dot product takes.
 pub const GROUP: usize = 4;
 
+/// What a matrix is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbers {
+    /// f32.
+    Float,
+    /// 8-bit integers, with a scale per output channel.
+    Int8,
+}
+
 /// Matrices that stand one above the other in the weights file, as one.
 #[derive(Debug, Clone)]
-pub struct QuantizedMatrix {
+pub struct PackedMatrix {
     /// Their published names.
     pub names: Vec<String>,
     /// Columns of the published matrices.
@@ -27,11 +35,13 @@ pub struct QuantizedMatrix {
     pub out_features: usize,
     /// Whether its first half are gates, to be joined with the second half: `silu(gate) * up`.
     pub is_gated: bool,
+    /// What it is packed to.
+    pub numbers: Numbers,
     /// Where the first begins in the weights file (f32 `[out, in]`), in bytes.
     pub source: usize,
 }
 
-impl QuantizedMatrix {
+impl PackedMatrix {
     /// Columns of the product: output channels, or pairs of gate and factor.
     #[must_use]
     pub fn width(&self) -> usize {
@@ -60,10 +70,19 @@ impl QuantizedMatrix {
         self.in_features.div_ceil(GROUP)
     }
 
-    /// Name of the integers in the graph: i8 `[panels, groups, PANEL, GROUP]`.
+    /// The packed numbers: f32 `[panels, in, PANEL]` or i8 `[panels, groups, PANEL, GROUP]`.
     #[must_use]
-    pub fn integers_name(&self) -> String {
-        format!("{}.int8", self.names.join("+"))
+    pub fn shape(&self) -> Vec<usize> {
+        match self.numbers {
+            Numbers::Float => vec![self.num_panels(), self.in_features, PANEL],
+            Numbers::Int8 => vec![self.num_panels(), self.num_groups(), PANEL, GROUP],
+        }
+    }
+
+    /// Name of the packed numbers in the graph.
+    #[must_use]
+    pub fn panels_name(&self) -> String {
+        format!("{}.panels", self.names.join("+"))
     }
 
     /// Name of the scales in the graph: f32 `[panels, PANEL]`.
@@ -79,13 +98,13 @@ impl QuantizedMatrix {
     }
 }
 
-/// All linear layers of the decoder, the head only if asked for, of a model whose published weights lie as `layout` says.
+/// All linear layers of the decoder, in 8 bits but for the head, of a model whose published weights lie as `layout` says.
 #[must_use]
-pub fn quantized_matrices(
+pub fn packed_matrices(
     config: &ModelConfig,
     layout: &F32Layout,
-    with_head: bool,
-) -> Vec<QuantizedMatrix> {
+    head: Numbers,
+) -> Vec<PackedMatrix> {
     let text = &config.text;
     let queries = text.num_heads * text.head_dim;
     let keys = text.num_kv_heads * text.head_dim;
@@ -101,14 +120,15 @@ pub fn quantized_matrices(
         (&["mlp.gate_proj", "mlp.up_proj"], hidden, 2 * mlp, true),
         (&["mlp.down_proj"], mlp, hidden, false),
     ];
-    let matrix = |names: Vec<String>, in_features, out_features, is_gated| {
+    let matrix = |names: Vec<String>, in_features, out_features, is_gated, numbers| {
         // A layout of another model has no such tensor, and its graph no such layer.
         let source = names.first().and_then(|name| layout.offset(name))?;
-        Some(QuantizedMatrix {
+        Some(PackedMatrix {
             names,
             in_features,
             out_features,
             is_gated,
+            numbers,
             source,
         })
     };
@@ -116,12 +136,10 @@ pub fn quantized_matrices(
         shapes.map(|(parts, in_features, out_features, is_gated)| {
             let name = |part: &&str| text_layer(layer, &format!("{part}.weight"));
             let names = parts.iter().map(name).collect();
-            matrix(names, in_features, out_features, is_gated)
+            matrix(names, in_features, out_features, is_gated, Numbers::Int8)
         })
     });
-    let head = with_head.then(|| {
-        let name = head_name(config.tie_word_embeddings);
-        matrix(vec![name.to_owned()], hidden, text.vocab_size, false)
-    });
-    layers.chain(head).flatten().collect()
+    let name = head_name(config.tie_word_embeddings).to_owned();
+    let head = matrix(vec![name], hidden, text.vocab_size, false, head);
+    layers.chain([head]).flatten().collect()
 }
