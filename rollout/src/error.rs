@@ -38,7 +38,7 @@ pub enum Error {
     NoGraph(&'static str),
     /// 8-bit products would saturate.
     #[error(
-        "--precision int8 needs a CPU with VNNI instructions (avx512_vnni or avx_vnni): others round its sums; use --precision f32"
+        "--precision int8 needs a CPU with VNNI instructions (avx512_vnni or avx_vnni): others are faster with --precision f32"
     )]
     Int8,
     /// The weights file is not the layout that the graph points into.

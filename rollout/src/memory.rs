@@ -309,9 +309,9 @@ impl fmt::Display for MemoryPlan {
     }
 }
 
-/// What 8 bits leave of f32 matrices is two bytes a number: ours, and ONNX Runtime's copy.
+/// What 8 bits leave of f32 matrices is a byte a number.
 const fn saved_by_int8(bytes: u64) -> u64 {
-    bytes / FLOAT_BYTES * (FLOAT_BYTES - 2)
+    bytes / FLOAT_BYTES * (FLOAT_BYTES - 1)
 }
 
 /// The largest number from 1 to `most` that `fits`, which holds up to some number.

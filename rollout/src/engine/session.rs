@@ -30,6 +30,7 @@ use shared::record::Precision;
 
 use super::cache::KvCache;
 use super::kernel::attention::SEQUENCE_FIELDS;
+use super::kernel::dot::Dot;
 use super::packed;
 use super::pass::Pass;
 use crate::error::{Error, Result};
@@ -93,7 +94,7 @@ impl EngineLoader {
                 _ => "cuda",
             }));
         }
-        if precision != Precision::F32 && !has_exact_int8() {
+        if precision != Precision::F32 && Dot::detect() == Dot::Portable {
             return Err(Error::Int8);
         }
         let layout = F32Layout::new(&models::names::tensors(config));
@@ -395,15 +396,6 @@ fn no_thread(error: std::io::Error) -> Error {
         context: "starting a thread",
         message: error.to_string(),
     }
-}
-
-/// Whether products of u8 and i8 are summed without saturation here. Without these instructions ONNX Runtime adds pairs of
-/// products in 16 bits, which our full range of weights overflows.
-fn has_exact_int8() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    return true;
 }
 
 fn check(tensor: &'static str, expected: usize, got: usize) -> Result<()> {
