@@ -16,8 +16,8 @@ use tch::{Kind, Tensor, no_grad};
 
 use crate::model::{MicroBatch, Model, Packed, Trace};
 
-/// Logits that exist at one time, in floats: 64 MiB.
-const MAX_LOGITS: i64 = 1 << 24;
+/// Logits that exist at one time, in floats: 24 MiB, so that the allocator keeps the block (see `allocator`).
+const MAX_LOGITS: i64 = 6 << 20;
 /// Positions of a chunk however wide the vocabulary is: each chunk's way back adds to a gradient as large as the head.
 const MIN_POSITIONS: i64 = 256;
 
