@@ -14,25 +14,23 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor, no_grad};
 
-use crate::model::trace::Trace;
-use crate::model::{MicroBatch, Model, Packed};
+use crate::model::{MicroBatch, Model, Packed, Trace};
 
-/// Logits that exist at one time, in floats: 64 MiB.
-const MAX_LOGITS: i64 = 1 << 24;
+/// Logits that exist at one time, in floats: 24 MiB, so that the allocator keeps the block (see `allocator`).
+const MAX_LOGITS: i64 = 6 << 20;
 /// Positions of a chunk however wide the vocabulary is: each chunk's way back adds to a gradient as large as the head.
 const MIN_POSITIONS: i64 = 256;
 
-/// The policy's view of a micro-batch, with the graph up to the hidden states.
+/// The policy's view of a micro-batch, and what its way back needs.
 #[derive(Debug)]
 pub struct PolicyLogprobs {
     /// log pi(token), natural, of every response token, f32 [n]; a leaf without gradient.
     pub logprobs: Tensor,
     /// Entropy over the whole vocabulary in nats at every response token, f32 [n].
     pub entropies: Tensor,
-    hidden: Tensor, // [n, E], with its graph
+    hidden: Tensor, // [n, E]
     packed: Packed,
-    /// Where that graph ends at the last layer: its output [N, E], and the way on from there.
-    trace: Option<(Tensor, Trace)>,
+    trace: Trace,
     temperature: f64,
 }
 
@@ -41,7 +39,7 @@ impl PolicyLogprobs {
     pub fn forward(model: &Model, batch: &MicroBatch<'_>, temperature: f64) -> Result<Self> {
         check_temperature(temperature)?;
         let packed = Packed::new(batch, model.config(), model.device())?;
-        let (all, trace) = model.hidden_to_train(batch, &packed)?;
+        let (all, trace) = model.trace(batch, &packed)?; // [N, E]
         let hidden = all.index_select(0, &packed.predictors); // [n, E]
         let (logprobs, entropies) = no_grad(|| read(model, &hidden, &packed.targets, temperature))?;
         Ok(Self {
@@ -49,7 +47,7 @@ impl PolicyLogprobs {
             entropies,
             hidden,
             packed,
-            trace: trace.map(|trace| (all, trace)),
+            trace,
             temperature,
         })
     }
@@ -66,7 +64,7 @@ impl PolicyLogprobs {
         })
     }
 
-    /// Adds the gradient of a loss to the parameters, given d loss / d logprob, f32 [n]. The graph is freed.
+    /// Adds the gradient of a loss to the parameters, given d loss / d logprob, f32 [n]. What was kept is freed.
     pub fn backward(self, model: &Model, dloss_dlogprobs: &Tensor) -> Result<()> {
         self.backward_all(
             model,
@@ -110,8 +108,8 @@ impl PolicyLogprobs {
         });
         let targets = self.packed.targets.index_select(0, &wanted);
         let hidden = self.hidden.index_select(0, &wanted); // [m, E]
-        let needs_graph = hidden.requires_grad();
-        let leaf = hidden.detach().set_requires_grad(needs_graph);
+        let needs_gradient = model.needs_gradient(&self.trace);
+        let leaf = hidden.set_requires_grad(needs_gradient);
         for (start, len) in chunks(wanted.size1()?, vocab(model)?) {
             let all = log_softmax(model, &leaf.narrow(0, start, len), self.temperature); // [len, V]
             if !all.requires_grad() {
@@ -130,13 +128,15 @@ impl PolicyLogprobs {
             }
             sum.f_backward()?;
         }
-        if needs_graph {
-            (hidden * leaf.grad()).sum(Kind::Float).f_backward()?;
+        if !needs_gradient {
+            return Ok(());
         }
-        if let Some((all, trace)) = self.trace {
-            model.backward(trace, &self.packed, all.grad())?;
-        }
-        Ok(())
+        let predictors = self.packed.predictors.index_select(0, &wanted);
+        let size = [self.packed.token_ids.size1()?, leaf.size2()?.1];
+        let by_hidden = Tensor::zeros(size, (leaf.kind(), leaf.device())) // [N, E]
+            .index_add(0, &predictors, &leaf.grad());
+        drop(leaf);
+        model.backward(self.trace, &self.packed, &by_hidden)
     }
 }
 

@@ -92,47 +92,44 @@ impl Work {
 /// The widest layer's three products.
 #[derive(Debug)]
 pub(super) struct Floor {
-    x: Tensor,      // [N, E]
-    weight: Tensor, // [F, E]
-    y: Tensor,      // [N, F]
-    x_t: Tensor,
-    weight_t: Tensor,
-    y_t: Tensor,
+    tokens: i64,
+    hidden: i64,
+    wide: i64,
+    device: Device,
 }
 
 impl Floor {
     pub(super) fn new(config: &ModelConfig, work: &Work, device: Device) -> Self {
         let size = |size: usize| i64::try_from(size).unwrap_or(MAX_TOKENS);
-        let (hidden, wide) = (
-            size(config.text.hidden_size),
-            size(config.text.intermediate_size),
-        );
-        let tokens = size(work.decoder_tokens).clamp(1, MAX_TOKENS);
-        let noise = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, device));
         Self {
-            x: noise([tokens, hidden]),
-            weight: noise([wide, hidden]),
-            y: noise([tokens, wide]),
-            x_t: noise([hidden, tokens]),
-            weight_t: noise([hidden, wide]),
-            y_t: noise([wide, tokens]),
+            tokens: size(work.decoder_tokens).clamp(1, MAX_TOKENS),
+            hidden: size(config.text.hidden_size),
+            wide: size(config.text.intermediate_size),
+            device,
         }
     }
 
     /// Operations per second, median.
     pub(super) fn rate(&self) -> Result<f64> {
-        let (tokens, hidden) = self.x.size2()?;
-        let (_, wide) = self.y.size2()?;
+        let (tokens, hidden, wide) = (self.tokens, self.hidden, self.wide);
+        // Made anew and dropped again: they are not part of an update's memory.
+        let noise = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, self.device));
+        let (x, x_t) = (noise([tokens, hidden]), noise([hidden, tokens]));
+        let (weight, weight_t) = (noise([wide, hidden]), noise([hidden, wide]));
+        let (y, y_t) = (noise([tokens, wide]), noise([wide, tokens]));
         let flops = 6.0 * tokens as f64 * hidden as f64 * wide as f64;
         let mut rates = Vec::with_capacity(REPEATS);
         for _ in 0..=REPEATS {
             let start = Instant::now();
             let sum = no_grad(|| -> Result<f64> {
-                let y = Input::new(&self.x).times(&self.weight, None); // forward
-                let dx = Input::new(&self.y).times(&self.weight_t, None); // by input
-                let dw = Input::new(&self.y_t).times(&self.x_t, None); // by weight
+                let forward = Input::new(&x).times(&weight, None);
+                let by_input = Input::new(&y).times(&weight_t, None);
+                let by_weight = Input::new(&y_t).times(&x_t, None);
                 // A number from each: a device is waited for.
-                Ok([y, dx, dw].iter().map(|t| t.double_value(&[0, 0])).sum())
+                Ok([forward, by_input, by_weight]
+                    .iter()
+                    .map(|t| t.double_value(&[0, 0]))
+                    .sum())
             })?;
             std::hint::black_box(sum);
             rates.push(flops / start.elapsed().as_secs_f64());

@@ -1,213 +1,144 @@
 //! Self-attention of both towers over a flat list of tokens.
 //!
-//! N tokens, R rows, L queries per row, M keys per row, H heads, K kv heads, D head dim, E hidden.
+//! N tokens, H heads, K kv heads, D head dim, E hidden.
 
 use anyhow::Result;
 use models::config::{TextConfig, VisionConfig};
-use models::positions::{Slots, VisionPlan};
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::linear::Linear;
-use super::packed::Rows;
 use super::parameters::Parameters;
 use super::product::Input;
 use super::rotary::Rotary;
-use super::sets::{Row, sets};
+use super::rows::{self, Heads, Rows};
 
-/// Grouped-query attention of a decoder layer.
+/// Attention of a layer: causal and grouped-query in the decoder; full or windowed, without causality, in the vision tower.
+/// Which it is, the rows say.
 #[derive(Debug)]
-pub struct TextAttention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
+pub struct Attention {
+    qkv: Projections,
+    output: Linear,
     num_heads: i64,
     num_kv_heads: i64,
     head_dim: i64,
 }
 
-impl TextAttention {
-    /// The layer under `name`.
-    pub fn new(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Self> {
+/// What makes the heads.
+#[derive(Debug)]
+enum Projections {
+    /// q, k and v in one matrix.
+    Joined(Linear),
+    /// One matrix each.
+    Separate([Linear; 3]),
+}
+
+/// What the way back needs of a pass.
+#[derive(Debug)]
+pub struct Kept {
+    heads: Heads,
+    attended: rows::Kept,
+}
+
+impl Attention {
+    /// The decoder's layer under `name`.
+    pub fn text(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Self> {
         let linear = |part: &str, has_bias: bool| {
             Linear::new(parameters, &format!("{name}.{part}"), has_bias)
         };
         Ok(Self {
-            q_proj: linear("q_proj", true)?,
-            k_proj: linear("k_proj", true)?,
-            v_proj: linear("v_proj", true)?,
-            o_proj: linear("o_proj", false)?,
+            qkv: Projections::Separate([
+                linear("q_proj", true)?,
+                linear("k_proj", true)?,
+                linear("v_proj", true)?,
+            ]),
+            output: linear("o_proj", false)?,
             num_heads: i64::try_from(config.num_heads)?,
             num_kv_heads: i64::try_from(config.num_kv_heads)?,
             head_dim: i64::try_from(config.head_dim)?,
         })
     }
 
-    /// x [N, E] -> [N, E]; the rows' tokens, one row set after the other, are the N tokens in order.
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
-        let x = Input::new(x);
-        let q = rotary.apply(
-            &self
-                .q_proj
-                .read(&x)
-                .view([-1, self.num_heads, self.head_dim]),
-        ); // [N, H, D]
-        let k = rotary.apply(
-            &self
-                .k_proj
-                .read(&x)
-                .view([-1, self.num_kv_heads, self.head_dim]),
-        ); // [N, K, D]
-        let v = self
-            .v_proj
-            .read(&x)
-            .view([-1, self.num_kv_heads, self.head_dim]); // [N, K, D]
-        let outputs: Vec<Tensor> = rows
-            .iter()
-            .map(|rows| self.attend(&q, &k, &v, rows))
-            .collect();
-        self.o_proj.forward(&Tensor::cat(&outputs, 0)) // [N, E]
-    }
-
-    /// One set of rows: gather, attend, and put the tokens back into flat order; [n, H*D].
-    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Tensor {
-        let q = q.index_select(0, &rows.queries).view([
-            rows.num_rows,
-            rows.num_queries,
-            self.num_heads,
-            self.head_dim,
-        ]);
-        let k = k.index_select(0, &rows.keys).view([
-            rows.num_rows,
-            rows.num_keys,
-            self.num_kv_heads,
-            self.head_dim,
-        ]);
-        let v = v.index_select(0, &rows.keys).view([
-            rows.num_rows,
-            rows.num_keys,
-            self.num_kv_heads,
-            self.head_dim,
-        ]);
-        let is_causal = rows.mask.is_none();
-        let output = Tensor::scaled_dot_product_attention(
-            &q.transpose(1, 2), // [R, H, L, D]
-            &k.transpose(1, 2), // [R, K, M, D]
-            &v.transpose(1, 2),
-            rows.mask.as_ref(),
-            0.0,
-            is_causal,
-            None,
-            self.num_heads != self.num_kv_heads,
-        );
-        output
-            .transpose(1, 2)
-            .reshape([-1, self.num_heads * self.head_dim])
-            .index_select(0, &rows.unslot)
-    }
-}
-
-/// Full or windowed attention of a vision block, without causality.
-#[derive(Debug)]
-pub struct VisionAttention {
-    qkv: Linear,
-    proj: Linear,
-    num_heads: i64,
-    head_dim: i64,
-}
-
-impl VisionAttention {
-    /// The layer under `name`.
-    pub fn new(parameters: &Parameters, name: &str, config: &VisionConfig) -> Result<Self> {
+    /// The vision tower's layer under `name`.
+    pub fn vision(parameters: &Parameters, name: &str, config: &VisionConfig) -> Result<Self> {
+        let num_heads = i64::try_from(config.num_heads)?;
         Ok(Self {
-            qkv: Linear::new(parameters, &format!("{name}.qkv"), true)?,
-            proj: Linear::new(parameters, &format!("{name}.proj"), true)?,
-            num_heads: i64::try_from(config.num_heads)?,
+            qkv: Projections::Joined(Linear::new(parameters, &format!("{name}.qkv"), true)?),
+            output: Linear::new(parameters, &format!("{name}.proj"), true)?,
+            num_heads,
+            num_kv_heads: num_heads,
             head_dim: i64::try_from(config.head_dim)?,
         })
     }
 
-    /// x [N, E] -> [N, E]; patches see those of their own span only. The rows' patches, one set after the other, are the N
-    /// patches in order.
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[VisionRows]) -> Tensor {
-        let qkv = self
-            .qkv
-            .forward(x)
-            .view([-1, 3, self.num_heads, self.head_dim]); // [N, 3, H, D]
-        let q = rotary.apply(&qkv.select(1, 0)); // [N, H, D]
-        let k = rotary.apply(&qkv.select(1, 1));
-        let v = qkv.select(1, 2);
-        let outputs: Vec<Tensor> = rows
-            .iter()
-            .map(|rows| self.attend(&q, &k, &v, rows))
-            .collect();
-        self.proj.forward(&Tensor::cat(&outputs, 0)) // [N, E]
+    /// x [N, E] -> [N, E]; the rows' tokens, one row set after the other, are the N tokens in order.
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
+        let heads = self.heads(x, rotary);
+        self.output.forward(&rows::attend(&heads, rows))
     }
 
-    /// One set of rows: gather, attend, and put the patches back into flat order; [n, H*D].
-    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, rows: &VisionRows) -> Tensor {
-        let slot = |x: &Tensor| {
-            x.index_select(0, &rows.slots)
-                .view([-1, rows.width, self.num_heads, self.head_dim])
-                .transpose(1, 2) // [R, H, L, D]
-        };
-        let output = Tensor::scaled_dot_product_attention(
-            &slot(q),
-            &slot(k),
-            &slot(v),
-            rows.mask.as_ref(),
-            0.0,
-            false,
-            None,
-            false,
-        );
-        output
-            .transpose(1, 2)
-            .reshape([-1, self.num_heads * self.head_dim]) // [R*L, H*D]
-            .index_select(0, &rows.unslot)
+    /// The same without a graph, and what the way back needs.
+    pub fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> (Tensor, Kept) {
+        let heads = self.heads(x, rotary);
+        let attended = rows::attend_keeping(&heads, rows);
+        let y = self.output.forward(&attended.output);
+        (y, Kept { heads, attended })
     }
-}
 
-/// Spans of patches (windows or whole images), each of which attends to itself, as padded rows.
-#[derive(Debug)]
-pub struct VisionRows {
-    slots: Tensor,        // [R*L]
-    unslot: Tensor,       // [n]
-    mask: Option<Tensor>, // [R, 1, 1, L], 0 or -inf; none: nothing is padded
-    width: i64,           // L
-}
-
-impl VisionRows {
-    /// The spans of those lengths, which follow each other; spans of much the same length share a set.
-    pub fn sets(lengths: &[usize], device: Device) -> Result<Vec<Self>> {
-        let rows: Vec<Row> = lengths.iter().map(|&own| Row { shared: 0, own }).collect();
-        let mut first = 0;
-        let mut made = Vec::new();
-        for set in sets(&rows) {
-            let lengths = &lengths[set];
-            made.push(Self::new(first, &VisionPlan::padded(lengths), device)?);
-            first += lengths.iter().sum::<usize>();
+    /// The way back: dL/dx [N, E] of y = forward(x), given dL/dy [N, E].
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        (rotary, rows): (&Rotary, &[Rows]),
+        Kept { heads, attended }: Kept,
+        dy: &Tensor,
+    ) -> Result<Tensor> {
+        let output = Input::new(&attended.output);
+        let by_output = self.output.backward(&output, &Input::new(dy))?; // [N, H*D]
+        let by = rows::backward(&heads, rows, &attended, &by_output)?;
+        let [q, k, v] = [rotary.back(&by.q), rotary.back(&by.k), by.v].map(|x| x.flatten(1, 2));
+        let x = Input::new(x);
+        match &self.qkv {
+            Projections::Joined(qkv) => {
+                qkv.backward(&x, &Input::new(&Tensor::cat(&[q, k, v], 1))) // [N, 3*H*D]
+            }
+            Projections::Separate([of_q, of_k, of_v]) => {
+                let by_q = of_q.backward(&x, &Input::new(&q))?;
+                let by_k = of_k.backward(&x, &Input::new(&k))?;
+                Ok(by_q + by_k + of_v.backward(&x, &Input::new(&v))?)
+            }
         }
-        Ok(made)
     }
 
-    /// The rows of a rectangle whose first patch is `first`.
-    fn new(first: usize, padded: &Slots, device: Device) -> Result<Self> {
-        let (first, width) = (i64::try_from(first)?, i64::try_from(padded.width)?);
-        let hidden: Vec<bool> = padded.mask.iter().map(|&is_real| !is_real).collect();
-        let mask = hidden.contains(&true).then(|| {
-            let hidden = Tensor::from_slice(&hidden)
-                .to_device(device)
-                .view([-1, 1, 1, width]);
-            Tensor::zeros_like(&hidden)
-                .to_kind(Kind::Float)
-                .masked_fill(&hidden, f64::NEG_INFINITY)
-        });
-        Ok(Self {
-            slots: (Tensor::from_slice(&padded.slots) + first).to_device(device),
-            unslot: Tensor::from_slice(&padded.unslot).to_device(device),
-            mask,
-            width,
-        })
+    /// Whether anything in it is trained.
+    pub fn is_trained(&self) -> bool {
+        let is_qkv_trained = match &self.qkv {
+            Projections::Joined(qkv) => qkv.is_trained(),
+            Projections::Separate(parts) => parts.iter().any(Linear::is_trained),
+        };
+        is_qkv_trained || self.output.is_trained()
+    }
+
+    /// q and k turned.
+    fn heads(&self, x: &Tensor, rotary: &Rotary) -> Heads {
+        let x = Input::new(x);
+        let [q, k, v] = match &self.qkv {
+            Projections::Joined(qkv) => {
+                let qkv = qkv.read(&x).view([-1, 3, self.num_heads, self.head_dim]); // [N, 3, H, D]
+                [0, 1, 2].map(|part| qkv.select(1, part)) // [N, H, D]
+            }
+            Projections::Separate([q, k, v]) => {
+                let kv = |layer: &Linear| {
+                    let size = [-1, self.num_kv_heads, self.head_dim];
+                    layer.read(&x).view(size) // [N, K, D]
+                };
+                let q = q.read(&x).view([-1, self.num_heads, self.head_dim]); // [N, H, D]
+                [q, kv(k), kv(v)]
+            }
+        };
+        Heads {
+            q: rotary.apply(&q),
+            k: rotary.apply(&k),
+            v,
+        }
     }
 }

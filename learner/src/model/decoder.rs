@@ -7,56 +7,44 @@ use models::config::{ModelConfig, TextConfig};
 use models::names;
 use tch::{Device, Tensor};
 
-use super::attention::TextAttention;
+use super::attention::Attention;
+use super::gradient;
+use super::layer::Layer;
 use super::linear::RmsNorm;
 use super::mlp::Mlp;
-use super::packed::{Packed, Rows};
+use super::packed::Packed;
 use super::parameters::Parameters;
 use super::product::Input;
 use super::rotary::Rotary;
-use super::trace::Trace;
+use super::rows::Rows;
+use super::trace::{self, Keep, Stack};
 
-/// Norm, attention, norm, feed-forward, each added to its input.
-#[derive(Debug)]
-struct DecoderLayer {
-    input_layernorm: RmsNorm,
-    self_attn: TextAttention,
-    post_attention_layernorm: RmsNorm,
-    mlp: Mlp,
+fn layer(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Layer> {
+    let norm =
+        |part: &str| RmsNorm::new(parameters, &format!("{name}.{part}"), config.rms_norm_eps);
+    Ok(Layer {
+        norm1: norm("input_layernorm")?,
+        attention: Attention::text(parameters, &format!("{name}.self_attn"), config)?,
+        norm2: norm("post_attention_layernorm")?,
+        mlp: Mlp::new(parameters, &format!("{name}.mlp"), false)?,
+    })
 }
 
-impl DecoderLayer {
-    fn new(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Self> {
-        Ok(Self {
-            input_layernorm: RmsNorm::new(
-                parameters,
-                &format!("{name}.input_layernorm"),
-                config.rms_norm_eps,
-            )?,
-            self_attn: TextAttention::new(parameters, &format!("{name}.self_attn"), config)?,
-            post_attention_layernorm: RmsNorm::new(
-                parameters,
-                &format!("{name}.post_attention_layernorm"),
-                config.rms_norm_eps,
-            )?,
-            mlp: Mlp::new(parameters, &format!("{name}.mlp"), false)?,
-        })
-    }
-
-    /// x [N, E] -> [N, E].
-    fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
-        let x = x + self
-            .self_attn
-            .forward(&self.input_layernorm.forward(x), rotary, rows);
-        &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
-    }
+/// A pass that can go back.
+#[derive(Debug)]
+pub struct Trace {
+    layers: trace::Trace,
+    last: Tensor, // what the last norm read, [N, E]
+    rotary: Rotary,
+    /// Whether the way back has to reach the embeddings, of tokens or of images.
+    needs_start: bool,
 }
 
 /// The whole decoder.
 #[derive(Debug)]
 pub struct Decoder {
     embed_tokens: Tensor, // [V, E]
-    layers: Vec<DecoderLayer>,
+    layers: Vec<Layer>,
     norm: RmsNorm,
     lm_head: Tensor, // [V, E]; the embedding itself when tied
     config: TextConfig,
@@ -73,7 +61,7 @@ impl Decoder {
             names::LM_HEAD
         };
         let layers = (0..text.num_layers)
-            .map(|i| DecoderLayer::new(parameters, &format!("model.layers.{i}"), text))
+            .map(|i| layer(parameters, &format!("model.layers.{i}"), text))
             .collect::<Result<_>>()?;
         Ok(Self {
             embed_tokens: parameters.get(names::EMBED_TOKENS)?,
@@ -89,35 +77,71 @@ impl Decoder {
     pub fn forward(&self, packed: &Packed, image_embeds: Option<&Tensor>) -> Result<Tensor> {
         let rotary = self.rotary(packed)?;
         let start = self.embed(packed, image_embeds)?;
-        let stages = 0..self.num_stages();
-        Ok(stages.fold(start, |x, stage| self.stage(stage, &x, &rotary, packed)))
+        Ok(self
+            .norm
+            .forward(&self.stack(packed, &rotary).forward(start)))
     }
 
-    /// The same, remembering only what each layer reads.
-    pub fn trace(&self, packed: &Packed, image_embeds: Option<&Tensor>) -> Result<(Tensor, Trace)> {
+    /// The same without a graph; the way back goes on to `image_embeds` where those have one.
+    pub fn trace(
+        &self,
+        packed: &Packed,
+        image_embeds: Option<&Tensor>,
+        keep: Keep,
+    ) -> Result<(Tensor, Trace)> {
         let rotary = self.rotary(packed)?;
+        let needs_images = image_embeds.is_some_and(Tensor::requires_grad);
+        let needs_start = needs_images || self.embed_tokens.requires_grad();
         let start = self.embed(packed, image_embeds)?;
-        Ok(Trace::forward(start, self.num_stages(), |stage, x| {
-            self.stage(stage, x, &rotary, packed)
-        }))
+        let (last, layers) = self.stack(packed, &rotary).trace(start, needs_start, keep);
+        let hidden = self.norm.forward(&last);
+        let trace = Trace {
+            layers,
+            last,
+            rotary,
+            needs_start,
+        };
+        Ok((hidden, trace))
     }
 
-    /// The way back from a gradient by the hidden states of [`Self::trace`], [N, E].
-    pub fn backward(&self, trace: Trace, packed: &Packed, gradient: Tensor) -> Result<()> {
-        let rotary = self.rotary(packed)?;
-        trace.backward(gradient, |stage, x| self.stage(stage, x, &rotary, packed))
+    /// Whether a gradient by the hidden states leads to anything that is trained.
+    pub fn needs_gradient(&self, trace: &Trace) -> bool {
+        trace.needs_start || trace.layers.needs_gradient() || self.norm.is_trained()
     }
 
-    /// The layers, and the last norm.
-    fn num_stages(&self) -> usize {
-        self.layers.len() + 1
+    /// The way back from a gradient by the hidden states, [N, E]: that by the image embeddings [tokens, E], if the prompts
+    /// have images and the way went down to them.
+    pub fn backward(
+        &self,
+        trace: Trace,
+        packed: &Packed,
+        by_hidden: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        let by_last = self.norm.backward(&trace.last, by_hidden)?;
+        let stack = self.stack(packed, &trace.rotary);
+        let mut by_start = stack.backward(trace.layers, by_last)?;
+        if !trace.needs_start {
+            return Ok(None);
+        }
+        let pads = &packed.image_tokens;
+        let by_images = (pads.size1()? > 0).then(|| by_start.index_select(0, pads));
+        if self.embed_tokens.requires_grad() {
+            let _ = by_start.f_index_fill_(0, pads, 0.0)?;
+            let _ =
+                gradient::of(&self.embed_tokens)?.f_index_add_(0, &packed.token_ids, &by_start)?;
+        }
+        Ok(by_images)
     }
 
-    /// x [N, E] -> [N, E].
-    fn stage(&self, index: usize, x: &Tensor, rotary: &Rotary, packed: &Packed) -> Tensor {
-        match self.layers.get(index) {
-            Some(layer) => layer.forward(x, rotary, &packed.rows),
-            None => self.norm.forward(x),
+    fn stack<'a>(
+        &'a self,
+        packed: &'a Packed,
+        rotary: &'a Rotary,
+    ) -> Stack<'a, impl Fn(usize) -> &'a [Rows]> {
+        Stack {
+            layers: &self.layers,
+            rotary,
+            rows: |_| packed.rows.as_slice(),
         }
     }
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+use super::gradient;
 use super::lora::Adapter;
 use super::parameters::Parameters;
 use super::product::Input;
@@ -43,6 +44,29 @@ impl Linear {
             None => y,
         }
     }
+
+    /// The way back: dL/dx [N, in] of y = read(x), given dL/dy [N, out]. What is trained gets its gradient added.
+    pub fn backward(&self, x: &Input, dy: &Input) -> Result<Tensor> {
+        if self.weight.requires_grad() {
+            x.add_weight_gradient(dy, &mut gradient::of(&self.weight)?)?;
+        }
+        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.requires_grad()) {
+            gradient::add(bias, &dy.bias_gradient())?;
+        }
+        let dx = dy.back(&self.weight);
+        match &self.adapter {
+            Some(adapter) => Ok(dx + adapter.backward(x, dy)?),
+            None => Ok(dx),
+        }
+    }
+
+    /// Whether anything in it is trained.
+    pub fn is_trained(&self) -> bool {
+        let bias = self.bias.as_ref();
+        self.weight.requires_grad()
+            || self.adapter.is_some()
+            || bias.is_some_and(Tensor::requires_grad)
+    }
 }
 
 /// Root-mean-square norm over the last axis, in f32.
@@ -66,5 +90,26 @@ impl RmsNorm {
         let wide = x.to_kind(Kind::Float);
         let scale = (wide.square().mean_dim(-1, true, Kind::Float) + self.eps).rsqrt();
         (wide * scale).to_kind(x.kind()) * &self.weight
+    }
+
+    /// The way back: dL/dx [N, E] of y = forward(x), given dL/dy [N, E]; x [N, E]. The weight gets its gradient added.
+    ///
+    /// With n = x / rms(x): dL/dw = sum over N of dL/dy n, and dL/dx = (u - n mean(u n)) / rms(x) for u = dL/dy w.
+    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let wide = x.to_kind(Kind::Float);
+        let scale = (wide.square().mean_dim(-1, true, Kind::Float) + self.eps).rsqrt(); // [N, 1]
+        let normal = wide * &scale;
+        if self.weight.requires_grad() {
+            let by_weight = (dy * &normal).sum_dim_intlist(0, false, Kind::Float);
+            gradient::add(&self.weight, &by_weight)?;
+        }
+        let inner = dy * &self.weight;
+        let mean = (&inner * &normal).mean_dim(-1, true, Kind::Float); // [N, 1]
+        Ok(((inner - normal * mean) * scale).to_kind(x.kind()))
+    }
+
+    /// Whether its weight is trained.
+    pub fn is_trained(&self) -> bool {
+        self.weight.requires_grad()
     }
 }

@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
+use super::gradient;
 use super::parameters::Parameter;
 use super::product::Input;
 
@@ -161,6 +162,15 @@ impl Adapter {
     pub fn read(&self, x: &Input) -> Tensor {
         let low = x.times(&self.a, None) * self.scale; // [.., R]
         Input::new(&low).times(&self.b, None)
+    }
+
+    /// The way back: dL/dx [N, in] of y = read(x), given dL/dy [N, out]. The factors get their gradients added.
+    pub fn backward(&self, x: &Input, dy: &Input) -> Result<Tensor> {
+        let low = Input::new(&(x.times(&self.a, None) * self.scale)); // [N, R]
+        low.add_weight_gradient(dy, &mut gradient::of(&self.b)?)?;
+        let by_low = Input::new(&(dy.back(&self.b) * self.scale)); // [N, R]
+        x.add_weight_gradient(&by_low, &mut gradient::of(&self.a)?)?;
+        Ok(by_low.back(&self.a))
     }
 
     /// (alpha / R) B A, [out, in]: what the layer's matrix lacks.

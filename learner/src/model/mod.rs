@@ -7,17 +7,20 @@
 //! | [`parameters`] | every tensor under its published name |
 //! | [`packed`], [`sets`] | a micro-batch as one flat list of tokens; prompts computed once per group; what is padded together |
 //! | [`vision`], [`decoder`] | the two towers |
-//! | [`attention`], [`mlp`], [`linear`], [`rotary`] | their layers |
+//! | [`layer`] | the layer that both are stacks of |
+//! | [`attention`], [`rows`], [`mlp`], [`linear`], [`rotary`] | its parts |
 //! | [`lora`] | factors that are trained in place of matrices |
 //! | [`selection`], [`patterns`] | what a run trains, by name |
 //! | [`product`] | y = x W^T by the faster library |
-//! | [`trace`] | a pass that computes its layers again on the way back |
+//! | [`trace`], [`gradient`] | a pass that keeps little, and its way back without libtorch's graph |
 //! | [`init`], [`folder`] | weights to start from nothing; weights as a Hugging Face folder |
 
 pub mod attention;
 pub mod decoder;
 pub mod folder;
+pub mod gradient;
 pub mod init;
+pub mod layer;
 pub mod linear;
 pub mod lora;
 pub mod mlp;
@@ -26,6 +29,7 @@ pub mod parameters;
 pub mod patterns;
 pub mod product;
 pub mod rotary;
+pub mod rows;
 pub mod selection;
 pub mod sets;
 pub mod trace;
@@ -39,7 +43,7 @@ use tch::{Device, Tensor, no_grad};
 
 pub use packed::{Group, MicroBatch, Packed, num_tokens};
 pub use parameters::{Parameter, Parameters};
-use trace::Trace;
+use trace::Keep;
 
 /// The policy: parameters and the two towers that share them.
 #[derive(Debug)]
@@ -49,7 +53,15 @@ pub struct Model {
     parameters: Parameters,
     vision: vision::VisionTower,
     decoder: decoder::Decoder,
-    is_checkpointed: bool,
+    keep: Keep,
+}
+
+/// A pass through both towers that can go back.
+#[derive(Debug)]
+pub struct Trace {
+    decoder: decoder::Trace,
+    /// The embeddings of the images with their graph, [tokens, E], and the way on from there.
+    vision: Option<(Tensor, vision::Trace)>,
 }
 
 impl Model {
@@ -72,7 +84,7 @@ impl Model {
             parameters,
             vision,
             decoder,
-            is_checkpointed: false,
+            keep: Keep::Products,
         })
     }
 
@@ -112,7 +124,7 @@ impl Model {
 
     /// Whether only the inputs of layers are remembered for the way back; see [`trace`].
     pub fn checkpoint_layers(&mut self, yes: bool) {
-        self.is_checkpointed = yes;
+        self.keep = if yes { Keep::Inputs } else { Keep::Products };
     }
 
     /// Hidden states [N, E] of every packed token, after the last norm.
@@ -121,40 +133,56 @@ impl Model {
         self.decoder.forward(packed, image_embeds.as_ref())
     }
 
-    /// The same for training: with a graph, or with the trace of a pass whose layers are computed again on the way back.
-    pub fn hidden_to_train(
-        &self,
-        batch: &MicroBatch<'_>,
-        packed: &Packed,
-    ) -> Result<(Tensor, Option<Trace>)> {
-        if !self.is_checkpointed {
-            return Ok((self.hidden(batch, packed)?, None));
-        }
-        let image_embeds = self.embeds_of(batch)?;
-        let (hidden, trace) = self.decoder.trace(packed, image_embeds.as_ref())?;
-        Ok((hidden, Some(trace)))
+    /// The same for training: without a graph, but with a way back.
+    pub fn trace(&self, batch: &MicroBatch<'_>, packed: &Packed) -> Result<(Tensor, Trace)> {
+        let images = images_of(batch);
+        let vision = match !images.is_empty() && self.parameters.is_trained("visual.") {
+            true => Some(self.vision.trace(&images, self.keep)?),
+            false => None,
+        };
+        let frozen = match vision {
+            Some(_) => None,
+            None => self.embeds_of(batch)?,
+        };
+        let embeds = vision
+            .as_ref()
+            .map(|(embeds, _)| embeds)
+            .or(frozen.as_ref());
+        let (hidden, decoder) = no_grad(|| self.decoder.trace(packed, embeds, self.keep))?;
+        Ok((hidden, Trace { decoder, vision }))
     }
 
-    /// Goes on from the gradient by the hidden states of a trace, [N, E].
-    pub fn backward(&self, trace: Trace, packed: &Packed, gradient: Tensor) -> Result<()> {
-        self.decoder.backward(trace, packed, gradient)
+    /// Whether a gradient by a trace's hidden states leads to anything that is trained.
+    pub fn needs_gradient(&self, trace: &Trace) -> bool {
+        self.decoder.needs_gradient(&trace.decoder)
+    }
+
+    /// The way back from a gradient by the hidden states of a trace, [N, E]: what is trained gets its gradient added.
+    pub fn backward(&self, trace: Trace, packed: &Packed, by_hidden: &Tensor) -> Result<()> {
+        let by_images = no_grad(|| self.decoder.backward(trace.decoder, packed, by_hidden))?;
+        match (trace.vision, by_images) {
+            (Some((embeds, vision)), Some(by_embeds)) => {
+                self.vision.backward(vision, &embeds, &by_embeds)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn embeds_of(&self, batch: &MicroBatch<'_>) -> Result<Option<Tensor>> {
-        let images: Vec<&Patches> = batch.groups.iter().flat_map(|group| group.images).collect();
+        let images = images_of(batch);
         if images.is_empty() {
             return Ok(None);
         }
         self.image_embeds(&images).map(Some)
     }
 
-    /// Hidden states [N, E] with given image embeddings [tokens, E] in place of the tower's.
-    pub fn hidden_with(&self, packed: &Packed, image_embeds: Option<&Tensor>) -> Result<Tensor> {
-        self.decoder.forward(packed, image_embeds)
-    }
-
     /// hidden [n, E] -> logits [n, V].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         self.decoder.logits(hidden)
     }
+}
+
+fn images_of<'a>(batch: &MicroBatch<'a>) -> Vec<&'a Patches> {
+    let groups = batch.groups.iter();
+    groups.flat_map(|group| group.images).collect()
 }

@@ -18,6 +18,7 @@ use models::image::Patches;
 use models::positions;
 use tch::{Device, Kind, Tensor};
 
+use super::rows::Rows;
 use super::sets::{Row, order, sets};
 
 /// The responses to one prompt.
@@ -68,25 +69,6 @@ impl MicroBatch<'_> {
             .map(|response| response.len())
             .sum()
     }
-}
-
-/// Rows of attention over the flat token list.
-#[derive(Debug)]
-pub struct Rows {
-    /// R.
-    pub num_rows: i64,
-    /// Queries per row, padding included.
-    pub num_queries: i64,
-    /// Keys per row, padding included.
-    pub num_keys: i64,
-    /// Flat token of each query slot, i64 [R*L]; padding repeats token 0.
-    pub queries: Tensor,
-    /// Flat token of each key slot, i64 [R*M]; padding repeats token 0.
-    pub keys: Tensor,
-    /// Added to the scores, 0 or -inf, f32 [R, 1, L, M]; none: causal over L = M.
-    pub mask: Option<Tensor>,
-    /// The query slots that hold a token, in flat order, i64.
-    pub unslot: Tensor,
 }
 
 /// The tensors of one forward pass.
@@ -269,6 +251,7 @@ fn prompt_rows(prompts: &[Span], device: Device) -> Result<Rows> {
         keys: slots.shallow_clone(),
         queries: slots,
         mask: None,
+        is_causal: true,
         unslot: Tensor::from_slice(&unslot).to_device(device),
     })
 }
@@ -314,6 +297,7 @@ fn response_rows(rows: &[(Span, Span)], device: Device) -> Result<Rows> {
         queries,
         keys: keys.flatten(0, 1),
         mask: Some(mask.unsqueeze(1)),
+        is_causal: false,
         unslot: Tensor::from_slice(&unslot).to_device(device),
     })
 }

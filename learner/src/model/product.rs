@@ -6,30 +6,66 @@
 
 use std::sync::OnceLock;
 
+use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-/// What linear layers read.
+/// What linear layers read: their input on the way there, the gradient by their output on the way back.
 #[derive(Debug)]
-pub struct Input(Tensor);
+pub struct Input {
+    plain: Tensor,
+    onednn: Option<Tensor>,
+}
 
 impl Input {
     /// x [.., in].
     pub fn new(x: &Tensor) -> Self {
         let is_plain = x.device() != Device::Cpu || x.kind() != Kind::Float || x.numel() == 0;
-        if is_plain || !is_onednn_faster() {
-            Self(x.shallow_clone())
-        } else {
-            Self(x.to_mkldnn())
+        let is_faster = !is_plain && is_onednn_faster();
+        Self::of(x, is_faster)
+    }
+
+    fn of(x: &Tensor, is_onednn: bool) -> Self {
+        Self {
+            plain: x.shallow_clone(),
+            onednn: is_onednn.then(|| x.to_mkldnn()),
         }
     }
 
     /// x W^T + b, [.., out]; weight [out, in].
     pub fn times(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        if self.0.is_mkldnn() {
-            self.0.mkldnn_linear(weight, bias).to_dense(None, false)
-        } else {
-            self.0.linear(weight, bias)
+        match &self.onednn {
+            Some(x) => x.mkldnn_linear(weight, bias).to_dense(None, false),
+            None => self.plain.linear(weight, bias),
         }
+    }
+
+    /// dL/dx = dL/dy W of y = x W^T + b, [N, in]; this is dL/dy [N, out].
+    pub fn back(&self, weight: &Tensor) -> Tensor {
+        match &self.onednn {
+            Some(dy) => {
+                let size = [dy.size()[0], weight.size()[1]];
+                Tensor::mkldnn_linear_backward_input(size, dy, weight).to_dense(None, false)
+            }
+            None => self.plain.matmul(weight),
+        }
+    }
+
+    /// Adds dL/dW = (dL/dy)^T x of y = x W^T to `sum` [out, in]; this is x [N, in], `dy` dL/dy [N, out].
+    pub fn add_weight_gradient(&self, dy: &Self, sum: &mut Tensor) -> Result<()> {
+        let _ = match (&self.onednn, &dy.onednn) {
+            (Some(x), Some(dy)) => {
+                // Of the weight only the shape is read.
+                let (part, _) = x.mkldnn_linear_backward_weights(dy, sum, false);
+                sum.f_add_(&part)?
+            }
+            _ => sum.f_addmm_(&dy.plain.tr(), &self.plain)?,
+        };
+        Ok(())
+    }
+
+    /// Adds up dL/dy over all N: dL/db [out] of y = x W^T + b; this is dL/dy [N, out].
+    pub fn bias_gradient(&self) -> Tensor {
+        self.plain.sum_dim_intlist(0, false, Kind::Float)
     }
 }
 
@@ -59,6 +95,8 @@ fn has_avx512_not_of_intel() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tch::no_grad;
+
     use super::*;
 
     #[test]
@@ -67,19 +105,30 @@ mod tests {
         let tensor = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let (x, weight, bias) = (tensor(&[37, 24]), tensor(&[50, 24]), tensor(&[50]));
         let factor = tensor(&[37, 50]);
-        let through = |input: fn(&Tensor) -> Input| -> Vec<Tensor> {
+        let by_graph = |is_onednn: bool| -> Vec<Tensor> {
             let leaves = [&x, &weight, &bias].map(|leaf| leaf.detach().set_requires_grad(true));
             let [x, weight, bias] = &leaves;
-            let y = input(x).times(weight, Some(bias));
+            let y = Input::of(x, is_onednn).times(weight, Some(bias));
             (&y * &factor).sum(Kind::Float).backward();
             let gradients = leaves.iter().map(Tensor::grad);
             std::iter::once(y.detach()).chain(gradients).collect()
         };
-        let plain = through(|x| Input(x.shallow_clone()));
-        let onednn = through(|x| Input(x.to_mkldnn()));
-        for (a, b) in plain.iter().zip(&onednn) {
-            let difference = (a - b).abs().max().double_value(&[]);
-            assert!(difference < 1e-4, "{difference}");
+        // The sum that the weight's gradient is added to holds something already.
+        let by_hand = |is_onednn: bool| -> Vec<Tensor> {
+            no_grad(|| {
+                let (x, dy) = (Input::of(&x, is_onednn), Input::of(&factor, is_onednn));
+                let mut sum = weight.copy();
+                x.add_weight_gradient(&dy, &mut sum).unwrap();
+                let y = x.times(&weight, Some(&bias));
+                vec![y, dy.back(&weight), sum - &weight, dy.bias_gradient()]
+            })
+        };
+        let plain = by_graph(false);
+        for other in [by_graph(true), by_hand(false), by_hand(true)] {
+            for (a, b) in plain.iter().zip(&other) {
+                let difference = (a - b).abs().max().double_value(&[]);
+                assert!(difference < 1e-4, "{difference}");
+            }
         }
     }
 }

@@ -58,10 +58,19 @@ impl Rotary {
 
     /// Turns x [N, H, D].
     pub fn apply(&self, x: &Tensor) -> Tensor {
-        let halves = x.chunk(2, -1);
-        let rotated = Tensor::cat(&[halves[1].neg(), halves[0].shallow_clone()], -1);
-        x * &self.cos + rotated * &self.sin
+        x * &self.cos + quarter_turn(x) * &self.sin
     }
+
+    /// Turns x [N, H, D] back: the gradient by what was turned, given that by the result.
+    pub fn back(&self, x: &Tensor) -> Tensor {
+        x * &self.cos - quarter_turn(x) * &self.sin
+    }
+}
+
+/// (a, b) -> (-b, a), the halves of the last axis.
+fn quarter_turn(x: &Tensor) -> Tensor {
+    let halves = x.chunk(2, -1);
+    Tensor::cat(&[halves[1].neg(), halves[0].shallow_clone()], -1)
 }
 
 /// theta^(-2j/dim) for j in 0..dim/2, f32 [dim/2].

@@ -1,55 +1,103 @@
-//! A pass through a stack of layers that remembers only what each layer read (`--checkpoint-layers`).
+//! A pass through a stack of layers that can go back without libtorch's graph.
 //!
-//! The way back computes a layer again, with a graph of its own, takes the gradient through it, and drops the graph before
-//! the layer below: memory holds one layer's activations, for about a third more time. The gradients are the same.
+//! It keeps little: by default the results of the products, or (`--checkpoint-layers`) only what each layer read. Then the way
+//! back computes a layer again before it goes through it: memory holds one layer's products, for about a third more
+//! time. The gradients are the same. Below the lowest layer that is trained nothing is kept, and no way goes back.
+//!
+//! N tokens, E hidden.
 
 use anyhow::Result;
-use tch::{Kind, Tensor, no_grad};
+use tch::Tensor;
 
-/// What was remembered.
+use super::layer::{Kept, Layer};
+use super::rotary::Rotary;
+use super::rows::Rows;
+
+/// What a pass keeps of each layer for the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// What it read, and the results of its products.
+    Products,
+    /// What it read.
+    Inputs,
+}
+
+/// The layers of a tower, and where in its list of tokens each of them looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Stack<'a, R> {
+    /// In order.
+    pub layers: &'a [Layer],
+    /// The positions' angles.
+    pub rotary: &'a Rotary,
+    /// The rows of the layer of that index.
+    pub rows: R,
+}
+
+/// What was kept.
 #[derive(Debug)]
 pub struct Trace {
-    /// What the first layer read, with its graph.
-    start: Tensor,
-    /// What each layer read, without any.
-    inputs: Vec<Tensor>,
+    /// The layer that the way back ends with.
+    lowest: usize,
+    /// From that layer on: what it read [N, E], and more of it.
+    kept: Vec<(Tensor, Option<Kept>)>,
+}
+
+impl<'a, R: Fn(usize) -> &'a [Rows]> Stack<'a, R> {
+    /// x [N, E] -> [N, E].
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        let layers = self.layers.iter().enumerate();
+        layers.fold(x, |x, (index, layer)| {
+            layer.forward(&x, self.rotary, (self.rows)(index))
+        })
+    }
+
+    /// The same without a graph; `needs_gradient`: whether the way back has to reach x.
+    pub fn trace(&self, x: Tensor, needs_gradient: bool, keep: Keep) -> (Tensor, Trace) {
+        let trained = self.layers.iter().position(Layer::is_trained);
+        let lowest = match needs_gradient {
+            true => 0,
+            false => trained.unwrap_or(self.layers.len()),
+        };
+        let mut kept = Vec::with_capacity(self.layers.len() - lowest);
+        let mut x = x;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let rows = (self.rows)(index);
+            let (y, more) = match keep {
+                Keep::Products if index >= lowest => {
+                    let (y, more) = layer.forward_keeping(&x, self.rotary, rows);
+                    (y, Some(more))
+                }
+                _ => (layer.forward(&x, self.rotary, rows), None),
+            };
+            let x = std::mem::replace(&mut x, y);
+            if index >= lowest {
+                kept.push((x, more));
+            }
+        }
+        (x, Trace { lowest, kept })
+    }
+
+    /// The way back: the gradient by what the lowest traced layer read [N, E], given that by the result [N, E]. What is
+    /// trained gets its gradient added.
+    pub fn backward(&self, trace: Trace, by_result: Tensor) -> Result<Tensor> {
+        let Trace { lowest, kept } = trace;
+        let mut gradient = by_result;
+        for (offset, (x, kept)) in kept.into_iter().enumerate().rev() {
+            let index = lowest + offset;
+            let (layer, rows) = (&self.layers[index], (self.rows)(index));
+            let kept = match kept {
+                Some(kept) => kept,
+                None => layer.forward_keeping(&x, self.rotary, rows).1,
+            };
+            gradient = layer.backward(&x, (self.rotary, rows), kept, &gradient)?;
+        }
+        Ok(gradient)
+    }
 }
 
 impl Trace {
-    /// Sends `start` through `num_layers` layers, `layer(i, x)` being the i-th. The result is a leaf that takes a gradient.
-    pub fn forward(
-        start: Tensor,
-        num_layers: usize,
-        layer: impl Fn(usize, &Tensor) -> Tensor,
-    ) -> (Tensor, Self) {
-        let mut inputs = Vec::with_capacity(num_layers);
-        let mut x = start.detach();
-        no_grad(|| {
-            for index in 0..num_layers {
-                let y = layer(index, &x);
-                inputs.push(std::mem::replace(&mut x, y));
-            }
-        });
-        (x.set_requires_grad(true), Self { start, inputs })
-    }
-
-    /// Adds the gradient of a loss to the parameters, given that by the result. The same `layer` as on the way there.
-    pub fn backward(
-        self,
-        gradient: Tensor,
-        layer: impl Fn(usize, &Tensor) -> Tensor,
-    ) -> Result<()> {
-        let mut gradient = gradient;
-        for (index, x) in self.inputs.into_iter().enumerate().rev() {
-            let x = x.set_requires_grad(true);
-            (layer(index, &x) * gradient)
-                .sum(Kind::Float)
-                .f_backward()?;
-            gradient = x.grad();
-        }
-        if self.start.requires_grad() {
-            (self.start * gradient).sum(Kind::Float).f_backward()?;
-        }
-        Ok(())
+    /// Whether the way back has anything to do.
+    pub fn needs_gradient(&self) -> bool {
+        !self.kept.is_empty()
     }
 }

@@ -8,42 +8,30 @@ use models::config::{ModelConfig, VisionConfig};
 use models::image::{Grid, Patches};
 use models::names;
 use models::positions::vision_plan;
-use tch::{Device, Tensor};
+use tch::{Device, Tensor, no_grad};
 
-use super::attention::{VisionAttention, VisionRows};
+use super::attention::Attention;
+use super::gradient;
+use super::layer::Layer;
 use super::linear::{Linear, RmsNorm};
 use super::mlp::Mlp;
 use super::parameters::Parameters;
 use super::product::Input;
 use super::rotary::Rotary;
+use super::rows::Rows;
+use super::trace::{self, Keep, Stack};
 
 /// Epsilon of the tower's norms; Qwen2.5-VL has no key for it.
 const NORM_EPS: f64 = 1e-6;
 
-/// Norm, attention, norm, feed-forward, each added to its input.
-#[derive(Debug)]
-struct VisionBlock {
-    norm1: RmsNorm,
-    attn: VisionAttention,
-    norm2: RmsNorm,
-    mlp: Mlp,
-}
-
-impl VisionBlock {
-    fn new(parameters: &Parameters, name: &str, config: &VisionConfig) -> Result<Self> {
-        Ok(Self {
-            norm1: RmsNorm::new(parameters, &format!("{name}.norm1"), NORM_EPS)?,
-            attn: VisionAttention::new(parameters, &format!("{name}.attn"), config)?,
-            norm2: RmsNorm::new(parameters, &format!("{name}.norm2"), NORM_EPS)?,
-            mlp: Mlp::new(parameters, &format!("{name}.mlp"), true)?,
-        })
-    }
-
-    /// x [N, E] -> [N, E].
-    fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[VisionRows]) -> Tensor {
-        let x = x + self.attn.forward(&self.norm1.forward(x), rotary, rows);
-        &x + self.mlp.forward(&self.norm2.forward(&x))
-    }
+fn block(parameters: &Parameters, name: &str, config: &VisionConfig) -> Result<Layer> {
+    let norm = |part: &str| RmsNorm::new(parameters, &format!("{name}.{part}"), NORM_EPS);
+    Ok(Layer {
+        norm1: norm("norm1")?,
+        attention: Attention::vision(parameters, &format!("{name}.attn"), config)?,
+        norm2: norm("norm2")?,
+        mlp: Mlp::new(parameters, &format!("{name}.mlp"), true)?,
+    })
 }
 
 /// Joins merge x merge neighbouring patches into one embedding of the decoder's width.
@@ -72,11 +60,30 @@ impl PatchMerger {
     }
 }
 
+/// Where the patches of a pass lie, and what sees what.
+#[derive(Debug)]
+struct Layout {
+    rotary: Rotary,
+    windows: Vec<Rows>,
+    whole_images: Vec<Rows>,
+    patch_order: Tensor, // [N]
+    token_order: Tensor, // [N/merge^2]
+}
+
+/// A pass that can go back.
+#[derive(Debug)]
+pub struct Trace {
+    layout: Layout,
+    start: Tensor, // what the first block read, with its graph, [N, E]
+    blocks: trace::Trace,
+    last: Tensor, // what the last block gave, [N, E]
+}
+
 /// The whole tower.
 #[derive(Debug)]
 pub struct VisionTower {
     patch_embed: Tensor, // [E, C*T*P*P]
-    blocks: Vec<VisionBlock>,
+    blocks: Vec<Layer>,
     merger: PatchMerger,
     config: VisionConfig,
     device: Device,
@@ -89,7 +96,7 @@ impl VisionTower {
         // A convolution whose stride is its kernel is a linear layer over the patch.
         let patch_embed = parameters.get(names::PATCH_EMBED)?;
         let blocks = (0..vision.depth)
-            .map(|i| VisionBlock::new(parameters, &format!("visual.blocks.{i}"), vision))
+            .map(|i| block(parameters, &format!("visual.blocks.{i}"), vision))
             .collect::<Result<_>>()?;
         Ok(Self {
             patch_embed,
@@ -102,29 +109,77 @@ impl VisionTower {
 
     /// Image embeddings of all images, [tokens, O], in the order of the images and of their pads in the prompt.
     pub fn forward(&self, images: &[&Patches]) -> Result<Tensor> {
+        let layout = self.layout(images)?;
+        let start = self.embed(images, &layout)?;
+        let last = self.stack(&layout).forward(start);
+        Ok(self.merge(&last, &layout))
+    }
+
+    /// The same with a graph that begins after the blocks; [`Self::backward`] goes on from there.
+    pub fn trace(&self, images: &[&Patches], keep: Keep) -> Result<(Tensor, Trace)> {
+        let layout = self.layout(images)?;
+        let start = self.embed(images, &layout)?;
+        let needs_start = start.requires_grad();
+        let (last, blocks) =
+            no_grad(|| self.stack(&layout).trace(start.detach(), needs_start, keep));
+        let last = last.set_requires_grad(blocks.needs_gradient());
+        let embeds = self.merge(&last, &layout);
+        let trace = Trace {
+            layout,
+            start,
+            blocks,
+            last,
+        };
+        Ok((embeds, trace))
+    }
+
+    /// The way back from a gradient by the embeddings of [`Self::trace`], [tokens, O].
+    pub fn backward(&self, trace: Trace, embeds: &Tensor, by_embeds: &Tensor) -> Result<()> {
+        gradient::into_graph(embeds, by_embeds)?;
+        if trace.blocks.needs_gradient() {
+            let stack = self.stack(&trace.layout);
+            let by_start = no_grad(|| stack.backward(trace.blocks, trace.last.grad()))?;
+            if trace.start.requires_grad() {
+                gradient::into_graph(&trace.start, &by_start)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn layout(&self, images: &[&Patches]) -> Result<Layout> {
         let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
         let plan = vision_plan(&grids, &self.config);
         let index = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
-        let rotary = Rotary::vision(&plan.rope_positions, &self.config, self.device)?;
-        let windows = VisionRows::sets(&plan.window_lengths, self.device)?;
-        let whole_images = VisionRows::sets(&plan.image_lengths, self.device)?;
+        Ok(Layout {
+            rotary: Rotary::vision(&plan.rope_positions, &self.config, self.device)?,
+            windows: Rows::of_spans(&plan.window_lengths, self.device)?,
+            whole_images: Rows::of_spans(&plan.image_lengths, self.device)?,
+            patch_order: index(&plan.patch_order),
+            token_order: index(&plan.token_order),
+        })
+    }
 
-        let pixels = self
-            .pixels(images)?
-            .index_select(0, &index(&plan.patch_order)); // [N, C*T*P*P]
-        let mut x = Input::new(&pixels).times(&self.patch_embed.flatten(1, -1), None); // [N, E]
-        for (i, block) in self.blocks.iter().enumerate() {
-            let rows = if self.config.full_attention_blocks.contains(&i) {
-                &whole_images
-            } else {
-                &windows
-            };
-            x = block.forward(&x, &rotary, rows);
+    fn stack<'a>(&'a self, layout: &'a Layout) -> Stack<'a, impl Fn(usize) -> &'a [Rows]> {
+        let rows = |index| match self.config.full_attention_blocks.contains(&index) {
+            true => layout.whole_images.as_slice(),
+            false => layout.windows.as_slice(),
+        };
+        Stack {
+            layers: &self.blocks,
+            rotary: &layout.rotary,
+            rows,
         }
-        Ok(self
-            .merger
-            .forward(&x)
-            .index_select(0, &index(&plan.token_order))) // [N/merge^2, O]
+    }
+
+    /// What the first block reads, [N, E].
+    fn embed(&self, images: &[&Patches], layout: &Layout) -> Result<Tensor> {
+        let pixels = self.pixels(images)?.index_select(0, &layout.patch_order); // [N, C*T*P*P]
+        Ok(Input::new(&pixels).times(&self.patch_embed.flatten(1, -1), None))
+    }
+
+    /// What the last block gives [N, E] -> [N/merge^2, O].
+    fn merge(&self, x: &Tensor, layout: &Layout) -> Tensor {
+        self.merger.forward(x).index_select(0, &layout.token_order)
     }
 
     /// The patches of all images under each other, [N, C*T*P*P].
