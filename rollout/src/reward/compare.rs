@@ -8,13 +8,17 @@ use super::answer::{Answer, Joint, Quantity, Relation, Sign};
 use super::math::canonical::Value;
 use super::math::expr::Expr;
 use super::math::numeric::{is_near, same_function};
-use super::math::sum::Atom;
-use super::math::units::{ANGLE, Suffix, fits};
+use super::math::suffix::Suffix;
 use super::math::{Fuel, Stop};
+use super::region::same_region;
 
 /// Whether the prediction says what the gold answer says; the gold answer's kind leads.
 pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
     match (prediction, gold) {
+        // `4=4` says nothing of x; `\sqrt{2} \approx 1.41` is one number, rounded.
+        (Answer::Forms(forms), Answer::Named { .. } | Answer::Relation(_)) if forms.len() > 1 => {
+            Ok(false)
+        }
         (Answer::Forms(forms), g) => {
             for form in forms {
                 if same(form, g, fuel)? {
@@ -32,6 +36,16 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             Ok(false)
         }
         (Answer::Quantity(p), Answer::Quantity(g)) => same_quantity(p, g, fuel),
+        (p, g) => match same_region(p, g, fuel)? {
+            Some(is_same) => Ok(is_same),
+            None => same_structure(p, g, fuel),
+        },
+    }
+}
+
+/// Answers that are made of others, part by part.
+fn same_structure(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
+    match (prediction, gold) {
         (
             Answer::Named { .. } | Answer::Relation(_),
             Answer::Named { .. } | Answer::Relation(_),
@@ -46,12 +60,6 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
                 ..
             },
         ) => same(p, content, fuel),
-        (Answer::Relation(p), g @ Answer::Group { .. }) => {
-            p.interval(fuel)?.map_or(Ok(false), |p| same(&p, g, fuel))
-        }
-        (p @ Answer::Group { .. }, Answer::Relation(g)) => {
-            g.interval(fuel)?.map_or(Ok(false), |g| same(p, &g, fuel))
-        }
         (
             Answer::Group {
                 open: a,
@@ -71,6 +79,38 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             }
             Ok(is_same)
         }
+        (
+            Answer::Matrix(rows),
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+        ) => column(rows).map_or(Ok(false), |column| same_in_order(&column, items, fuel)),
+        (
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+            Answer::Matrix(rows),
+        ) => column(rows).map_or(Ok(false), |column| same_in_order(items, &column, fuel)),
+        (
+            Answer::List { .. },
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+        ) => coordinates(prediction).map_or(Ok(false), |point| same_in_order(&point, items, fuel)),
+        (
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+            Answer::List { .. },
+        ) => coordinates(gold).map_or(Ok(false), |point| same_in_order(items, &point, fuel)),
         (Answer::Ratio(p), Answer::Ratio(g)) => same_ratio(p, g, fuel),
         (
             Answer::List {
@@ -112,48 +152,21 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
 
 /// Equations, inequalities and `x \in (1, 3)`.
 fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
-    match (prediction, gold) {
-        (
-            Answer::Named {
-                name: p,
-                content: a,
-                ..
-            },
-            Answer::Named {
-                name: g,
-                content: b,
-                ..
-            },
-        ) if p == g => return same(a, b, fuel),
-        (
-            Answer::Relation(relation),
-            Answer::Named {
-                name,
-                content,
-                equation: None,
-                ..
-            },
-        ) => {
-            let bounds = relation
-                .bounds(fuel)?
-                .filter(|(atom, _)| is_named(atom, name));
-            return bounds.map_or(Ok(false), |(_, interval)| same(&interval, content, fuel));
-        }
-        (
-            Answer::Named {
-                name,
-                content,
-                equation: None,
-                ..
-            },
-            Answer::Relation(relation),
-        ) => {
-            let bounds = relation
-                .bounds(fuel)?
-                .filter(|(atom, _)| is_named(atom, name));
-            return bounds.map_or(Ok(false), |(_, interval)| same(content, &interval, fuel));
-        }
-        _ => {}
+    if let (
+        Answer::Named {
+            name: p,
+            content: a,
+            ..
+        },
+        Answer::Named {
+            name: g,
+            content: b,
+            ..
+        },
+    ) = (prediction, gold)
+        && p == g
+    {
+        return same(a, b, fuel);
     }
     match (prediction.as_relation(), gold.as_relation()) {
         (Some(p), Some(g)) => same_relation(p, g, fuel),
@@ -161,8 +174,38 @@ fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
     }
 }
 
-fn is_named(atom: &Atom, name: &str) -> bool {
-    matches!(atom, Atom::Variable(variable) if variable.trim_start_matches('\\') == name)
+/// The numbers of a column vector.
+fn column(rows: &[Vec<Answer>]) -> Option<Vec<Answer>> {
+    let cell = |row: &Vec<Answer>| match row.as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    };
+    let cells: Option<Vec<Answer>> = rows.iter().map(cell).collect();
+    cells.filter(|cells| cells.len() > 1)
+}
+
+/// `x = 1, y = 2` as the coordinates of a point: unknowns of one letter, in the order of the alphabet.
+fn coordinates(answer: &Answer) -> Option<Vec<Answer>> {
+    let Answer::List {
+        items,
+        joint: Joint::Comma | Joint::And,
+        is_set: false,
+    } = answer
+    else {
+        return None;
+    };
+    let named = |item: &Answer| match item {
+        Answer::Named { name, content, .. } if name.len() == 1 => {
+            Some((name.clone(), content.as_ref().clone()))
+        }
+        _ => None,
+    };
+    let mut named: Vec<(String, Answer)> = items.iter().map(named).collect::<Option<_>>()?;
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let is_repeated = named
+        .windows(2)
+        .any(|pair| matches!(pair, [a, b] if a.0 == b.0));
+    (named.len() > 1 && !is_repeated).then(|| named.into_iter().map(|(_, value)| value).collect())
 }
 
 /// Whether two lists hold together in the same way. `x < 1 or x > 2` is a union, with "and" it is something else; `(1, 2), (3, 4)`
@@ -281,7 +324,7 @@ pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Resu
         }
         (Some(Suffix::Units(power)), Some(Suffix::Unit(unit)))
         | (Some(Suffix::Unit(unit)), Some(Suffix::Units(power))) => {
-            Ok(fits(unit, *power) && same_value(p, g, fuel)?)
+            Ok(unit.fits(*power) && same_value(p, g, fuel)?)
         }
         (Some(Suffix::Radians), Some(Suffix::Unit(_)))
         | (Some(Suffix::Unit(_)), Some(Suffix::Radians)) => {
@@ -301,8 +344,7 @@ pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Resu
 
 /// `30^\circ` is `\frac{\pi}{6}`.
 fn same_angle(degrees: &Quantity, radians: &Quantity) -> bool {
-    let is_degrees =
-        matches!(&degrees.suffix, Some(Suffix::Unit(unit)) if unit.dimension[ANGLE] == 1);
+    let is_degrees = degrees.suffix.as_ref().is_some_and(Suffix::is_degrees);
     let is_radians = matches!(radians.suffix, None | Some(Suffix::Radians));
     if !is_degrees || !is_radians {
         return false;
@@ -372,7 +414,7 @@ pub(super) fn is_rounding(
 
 /// The same up to a factor; but for a solution only another one will do.
 fn same_relation(p: &Relation, g: &Relation, fuel: &mut Fuel) -> Result<bool, Stop> {
-    if g.is_solved && !p.is_solved {
+    if g.solution.is_some() && p.solution.is_none() {
         return Ok(false);
     }
     let Some(ratio) = p.difference.ratio_to(&g.difference, fuel)? else {

@@ -7,7 +7,7 @@
 //! - `evaluate`: tree to canonical form, paid for in fuel
 //! - `fixed`, `numeric`: what has no canonical form, to 384 bits at random points
 //! - `factor`: prime factors, for surds
-//! - `units`: cm, square feet, degrees
+//! - `units`: cm, feet, newtons by name; `suffix`: those, degrees and percent signs behind a number
 
 pub(super) mod canonical;
 pub(super) mod evaluate;
@@ -18,6 +18,7 @@ mod function;
 pub(super) mod number;
 pub(super) mod numeric;
 pub(super) mod parse;
+pub(super) mod suffix;
 pub(super) mod sum;
 pub(super) mod text;
 pub(super) mod token;

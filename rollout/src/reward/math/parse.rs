@@ -7,6 +7,7 @@ use super::Stop;
 use super::expr::Expr;
 use super::function::{binomial, factorial, is_function};
 use super::token::{Kind, Token};
+use super::units::is_unit_word;
 use super::variable::GREEK;
 
 /// Deeper answers are no answers.
@@ -14,13 +15,7 @@ const MAX_DEPTH: usize = 64;
 
 /// Parses all of `tokens`. `thousands`: a comma between a digit and three digits is part of the number.
 pub(crate) fn parse(tokens: &[Token], thousands: bool) -> Result<Expr, Stop> {
-    let mut parser = Parser {
-        tokens,
-        position: 0,
-        depth: 0,
-        thousands,
-        literal_end: None,
-    };
+    let mut parser = Parser::new(tokens, thousands);
     let expr = parser.sum()?;
     if parser.position == tokens.len() {
         Ok(expr)
@@ -38,7 +33,24 @@ pub(super) struct Parser<'a> {
     pub(super) literal_end: Option<usize>,
 }
 
+/// One plain number.
+pub(super) fn parse_number(tokens: &[Token]) -> Option<BigRational> {
+    let mut parser = Parser::new(tokens, true);
+    let literal = parser.literal().ok()?;
+    (parser.position == tokens.len()).then_some(literal.value)
+}
+
 impl<'a> Parser<'a> {
+    fn new(tokens: &'a [Token], thousands: bool) -> Self {
+        Self {
+            tokens,
+            position: 0,
+            depth: 0,
+            thousands,
+            literal_end: None,
+        }
+    }
+
     pub(super) fn peek(&self) -> Option<&'a Token> {
         self.tokens.get(self.position)
     }
@@ -142,7 +154,11 @@ impl<'a> Parser<'a> {
     pub(super) fn starts_factor(&self) -> bool {
         self.peek().is_some_and(|token| match &token.kind {
             Kind::Digit(_) | Kind::Letter(_) | Kind::Mark('(' | '{' | '√') => true,
-            Kind::Word(word) => matches!(word.as_str(), "sqrt" | "pi") || is_function(word),
+            Kind::Word(word) => {
+                matches!(word.as_str(), "sqrt" | "pi")
+                    || is_function(word)
+                    || word.len() == 2 && !token.is_text && is_unit_word(word, false)
+            }
             Kind::Command(name) => is_value_command(name),
             Kind::Mark(_) | Kind::Row => false,
         })
@@ -263,6 +279,11 @@ impl<'a> Parser<'a> {
                     "pi" => Expr::Pi,
                     "sqrt" => Expr::Root(Box::new(self.plain_argument()?), Box::new(two())),
                     "infinity" => Expr::Variable("\\infty".to_owned()),
+                    // `mg \sin\theta`: what is no unit there is a product.
+                    word if word.len() == 2 && !token.is_text && is_unit_word(word, false) => {
+                        let letters = word.chars().map(|c| Expr::Variable(c.to_string()));
+                        Expr::Product(letters.collect())
+                    }
                     name => self.function(name)?,
                 }
             }
