@@ -166,7 +166,9 @@ fn letter_unit(answer: &str) -> Option<String> {
     let value = base.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = base.get(value.len()..)?;
     let number = value.trim_end();
-    let is_unit = find(unit).is_some() && (power.is_empty() || unit.ends_with('m'));
+    // `5K` may be thousands.
+    let is_unit = find(unit).is_some() && !matches!(unit, "K" | "C");
+    let is_unit = is_unit && (power.is_empty() || unit.ends_with('m'));
     (is_unit && ends_in_number(number)).then(|| format!("{number} \\text{{{unit}}}{power}"))
 }
 

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`Verifier`]: what a run grades with; [`Verdict`] says what it found. [`score`]: the parts and their weighted sum
 //! - `extract`: the last `\boxed{}` of a response
-//! - `equivalence`, `compare`, `region`: are two answers the same answer; what kind of answer it is: `answer`, read by `read`,
+//! - `equivalence`, `compare`, `quantity`, `region`: are two answers the same answer; what kind of answer it is: `answer`, read by `read`,
 //!   `relation`, `set`, `name`, `layout`; `choice`, `phrase` and `clock` for letters, words and times
 //! - `wording`: what people put into words around or instead of a number
 //! - `math`: LaTeX to an expression tree to a canonical form or to many digits, every step bounded
@@ -29,6 +29,7 @@ mod math;
 mod name;
 mod overlong;
 mod phrase;
+mod quantity;
 mod read;
 mod region;
 mod relation;

@@ -2,7 +2,7 @@
 
 use super::layout::bracket;
 use super::math::token::{Kind, Token};
-use super::math::variable::GREEK;
+use super::math::variable::{GREEK, is_segment};
 
 /// What an equation is about.
 pub(super) struct Name {
@@ -85,7 +85,9 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
         match &token.kind {
             Kind::Letter('m') if next_is_angle => {}
             Kind::Letter(letter) => text.push(*letter),
-            Kind::Word(word) if token.is_text || FUNCTIONS.contains(&word.as_str()) => {
+            Kind::Word(word)
+                if token.is_text || FUNCTIONS.contains(&word.as_str()) || is_segment(word) =>
+            {
                 text.push_str(word);
             }
             Kind::Digit(digit) if is_after_mark || depth > 0 && text.ends_with('(') => {

@@ -5,10 +5,10 @@ use std::cmp::Ordering;
 use num_traits::{Signed as _, Zero as _};
 
 use super::answer::{Answer, Joint, Quantity, Sign};
-use super::compare::same_quantity;
 use super::math::expr::Expr;
 use super::math::numeric::order;
 use super::math::{Fuel, Stop};
+use super::quantity::same_quantity;
 
 /// More intervals are no answer.
 const MAX_INTERVALS: usize = 16;
@@ -293,7 +293,14 @@ fn compared(a: &Quantity, b: &Quantity, fuel: &mut Fuel) -> Result<Option<Orderi
 
 /// Whether both are the same set; `None` where that is not the question.
 pub(super) fn same_region(p: &Answer, g: &Answer, fuel: &mut Fuel) -> Result<Option<bool>, Stop> {
-    let (Some(p), Some(g)) = (region(p, fuel)?, region(g, fuel)?) else {
+    // Pairs in brackets are compared as such.
+    if matches!((p, g), (Answer::Group { .. }, Answer::Group { .. })) {
+        return Ok(None);
+    }
+    let Some(g) = region(g, fuel)? else {
+        return Ok(None);
+    };
+    let Some(p) = region(p, fuel)? else {
         return Ok(None);
     };
     if !p.is_explicit && !g.is_explicit {

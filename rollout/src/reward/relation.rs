@@ -1,12 +1,12 @@
 //! Tokens to a statement: equations, inequalities, chains of both.
 
 use super::answer::{Answer, Joint, Quantity, Relation, Sign, Solution};
-use super::compare::{is_rounding, same_quantity};
 use super::math::Stop;
 use super::math::expr::Expr;
 use super::math::numeric::has_variables;
 use super::math::token::{Kind, Token};
 use super::name::{Name, name_of};
+use super::quantity::{is_rounding, same_quantity};
 use super::read::Reader;
 
 /// `x > 3`: a variable and a constant.

@@ -10,7 +10,11 @@ pub(super) fn plain(answer: &str) -> String {
     {
         return "\\mathbb{R}".to_owned();
     }
-    in_digits(&words(&answer)).unwrap_or_else(|| answer.replace(" out of ", "/"))
+    let answer = match answer.strip_prefix("both ") {
+        Some(pair) if pair.contains(" and ") => pair,
+        _ => &answer,
+    };
+    in_digits(&words(answer)).unwrap_or_else(|| answer.replace(" out of ", "/"))
 }
 
 /// Behind `The answer is`, `Area:`, `\text{The final result is } `.
@@ -45,8 +49,11 @@ fn without_introduction(answer: &str) -> String {
     }
     let rest = NOUNS.iter().find_map(|noun| rest.strip_prefix(noun));
     let rest = rest.and_then(|rest| VERBS.iter().find_map(|verb| rest.strip_prefix(verb)));
-    // `The answer isosceles`
-    let rest = rest.filter(|rest| !rest.starts_with(char::is_alphabetic));
+    // `The answer isosceles`; `area = 12, perimeter = 14` is of two things.
+    let is_other = |rest: &str| {
+        rest.starts_with(char::is_alphabetic) || NOUNS.iter().any(|noun| rest.contains(noun))
+    };
+    let rest = rest.filter(|rest| !is_other(rest));
     let Some(rest) = rest else {
         return answer.to_owned();
     };
@@ -135,8 +142,10 @@ fn in_digits(text: &str) -> Option<String> {
             Some(ordinal(number + index(&ORDINALS, last)?))
         }
         // `two or three`, `two and a half`
-        rest if rest.len() > 3 || rest.iter().any(|word| is_counting(word)) => None,
-        rest => Some(format!("{number} {}", rest.join(" "))),
+        [noun] if !is_counting(noun) => Some(format!("{number} {noun}")),
+        [power @ ("square" | "cubic"), unit] => Some(format!("{number} {power} {unit}")),
+        // `two or three`, `two and a half`, `two parallel lines`
+        _ => None,
     }
 }
 
@@ -262,6 +271,8 @@ mod tests {
             "twenty thirty",
             "hundred",
             "one and one",
+            "two parallel lines",
+            "area = 12, perimeter = 14",
             "The answer isosceles",
             "The wrong answer is 24",
             "x = 4",

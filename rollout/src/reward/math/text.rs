@@ -62,7 +62,9 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
     let folded = folded
         .replace("^{\\prime\\prime}", "''")
         .replace("^{\\prime}", "'")
-        .replace("^\\prime", "'");
+        .replace("^\\prime", "'")
+        .replace("<=", "\\le ")
+        .replace(">=", "\\ge ");
     // `$5` is money, `$5$` a formula.
     let is_price = (folded.matches('$').count() - folded.matches("\\$").count()) % 2 == 1;
     let mut out = String::with_capacity(folded.len());

@@ -90,6 +90,11 @@ pub(crate) const WORDS: [&str; 34] = [
 
 /// Whether `1st`, `22nd`, `13th` end so.
 fn is_ordinal(before: &[Token], run: &str) -> bool {
+    // `21^{st}`
+    let before = match before {
+        [before @ .., hat, open] if hat.is_mark('^') && open.is_mark('{') => before,
+        before => before,
+    };
     let digit = |back: usize| {
         let token = before.len().checked_sub(back).and_then(|at| before.get(at));
         match token.map(|token| &token.kind) {

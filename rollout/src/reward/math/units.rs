@@ -233,7 +233,7 @@ fn by_symbol(word: &str) -> Option<(Measure, bool)> {
     })?;
     let row = exact(symbol).or_else(|| {
         let is_same = |own: &&str| own.eq_ignore_ascii_case(symbol) && (is_slip || own.len() > 1);
-        SI.iter().find(|row| row.0.iter().any(|own| is_same(&own)))
+        SI.iter().find(|row| row.0.iter().any(is_same))
     })?;
     let is_metric = row.2 == along(LENGTH, 1) || row.2 == along(LENGTH, 3);
     if matches!(*prefix, "c" | "d") && !is_metric {
