@@ -9,10 +9,14 @@ enum Time {
     OfHalf(u32),
 }
 
-/// Whether two answers are the same time of day; `None` where none of them has more than the colon of a ratio.
+/// Whether two answers are the same time of day; `None` where that is not the question: a colon alone is that of a ratio.
 pub(super) fn same_time(prediction: &str, gold: &str) -> Option<bool> {
-    let ((p, p_says), (g, g_says)) = (time(&words(prediction))?, time(&words(gold))?);
-    (p_says || g_says).then_some(p == g)
+    let (gold, gold_says) = time(&words(gold))?;
+    match time(&words(prediction)) {
+        Some((prediction, says)) if says || gold_says => Some(prediction == gold),
+        Some(_) => None,
+        None => gold_says.then_some(false),
+    }
 }
 
 /// The time, and whether words make sure that it is one.
@@ -77,11 +81,12 @@ mod tests {
         ] {
             assert_eq!(same_time(a, b), Some(false), "{a} {b}");
         }
+        assert_eq!(same_time("13:45 PM", "1:45 AM"), Some(false));
         for (a, b) in [
             ("3:45", "3:45"),
-            ("13:45 PM", "1:45 AM"),
             ("3:75 PM", "3"),
-            ("", "noon"),
+            ("noon", ""),
+            ("4", "4:00"),
         ] {
             assert_eq!(same_time(a, b), None, "{a} {b}");
         }

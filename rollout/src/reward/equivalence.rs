@@ -156,30 +156,24 @@ fn has_unit(answer: &Answer) -> bool {
     }
 }
 
-/// `12 m`, `12 m^2`, `5 MW` as `12 \\text{m}`.
+/// `12 m`, `12 m^2`, `5 MW`, `20 m/s` as `12 \\text{m}`.
 fn letter_unit(answer: &str) -> Option<String> {
     let powers = ["^2", "^3", "^{2}", "^{3}"];
-    let (base, power) = powers
-        .iter()
-        .find_map(|power| answer.strip_suffix(power).map(|base| (base, *power)))
-        .unwrap_or((answer, ""));
-    let value = base.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = base.get(value.len()..)?;
-    let number = value.trim_end();
+    let is_letter = |c: char| c.is_ascii_alphabetic();
+    let power = powers.iter().find(|power| answer.ends_with(**power));
+    let base = answer.strip_suffix(*power.unwrap_or(&"")).unwrap_or(answer);
+    let mut value = base.trim_end_matches(is_letter);
+    let mut names = vec![base.get(value.len()..)?];
+    if let Some(before) = value.strip_suffix('/') {
+        value = before.trim_end_matches(is_letter);
+        names.push(before.get(value.len()..)?);
+    }
     // `5K` may be thousands.
-    let is_unit = find(unit).is_some() && !matches!(unit, "K" | "C");
-    let is_unit = is_unit && (power.is_empty() || unit.ends_with('m'));
-    (is_unit && ends_in_number(number)).then(|| format!("{number} \\text{{{unit}}}{power}"))
-}
-
-/// `20 m/s` as `20 \\text{m/s}`: three letters that are no product.
-fn speed_unit(answer: &str) -> Option<String> {
-    let value = answer
-        .strip_suffix("m/s")
-        .or_else(|| answer.strip_suffix("m/s^2"))?;
+    let is_unit = |name: &&str| find(name).is_some() && !matches!(*name, "K" | "C");
+    let is_power = power.is_none() || names.len() > 1 || base.ends_with('m');
+    let is_whole = names.iter().all(is_unit) && is_power && ends_in_number(value.trim_end());
     let unit = answer.get(value.len()..)?;
-    let number = value.trim_end();
-    ends_in_number(number).then(|| format!("{number} \\text{{{unit}}}"))
+    is_whole.then(|| format!("{} \\text{{{unit}}}", value.trim_end()))
 }
 
 /// One plain number, alone or behind `x =`; in `9+3m` the letter belongs to the last term.
@@ -203,7 +197,8 @@ fn unwrap_box(answer: &str) -> Option<String> {
 }
 
 fn read(text: &str, thousands: bool, fuel: &mut Fuel) -> Result<Answer, Stop> {
-    let speed = speed_unit(text);
+    // Letters that are no product.
+    let speed = letter_unit(text).filter(|_| text.contains("m/s"));
     let text = speed.as_deref().unwrap_or(text);
     Reader { thousands, fuel }.answer(&tokenize(text)?, 0)
 }

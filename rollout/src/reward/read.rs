@@ -9,7 +9,7 @@ use super::math::parse::parse;
 use super::math::suffix::{Suffix, compound, split_suffix};
 use super::math::token::{Kind, Token};
 use super::math::{Fuel, Stop};
-use super::set::{builder, is_real_line, real_line};
+use super::set::{builder, is_real_line};
 
 /// Lists of tuples are deep enough.
 const MAX_DEPTH: usize = 4;
@@ -98,7 +98,7 @@ impl Reader<'_> {
             _ => {}
         }
         if is_real_line(tokens) {
-            return Ok(real_line());
+            return self.real_line();
         }
         if let Some(position) = (0..tokens.len()).find(|at| is_member_sign(tokens, *at)) {
             return self.membership(tokens, position, depth);

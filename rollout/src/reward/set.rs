@@ -1,9 +1,8 @@
 //! Sets that are described: `\{x \mid x > 3\}`, `\mathbb{R}`.
 
-use super::answer::{Answer, Quantity};
+use super::answer::Answer;
 use super::layout::bracket;
 use super::math::Stop;
-use super::math::expr::Expr;
 use super::math::token::{Kind, Token};
 use super::name::name_of;
 use super::read::Reader;
@@ -36,26 +35,27 @@ pub(super) fn is_real_line(tokens: &[Token]) -> bool {
     }
 }
 
-/// `(-\infty, \infty)`
-pub(super) fn real_line() -> Answer {
-    let infinity = || Expr::Variable("\\infty".to_owned());
-    let item = |expr| {
-        Answer::Quantity(Quantity {
-            expr: Some(expr),
-            value: Err(Stop::Undefined),
-            suffix: None,
-            decimals: None,
-            is_long_decimal: false,
-        })
-    };
-    Answer::Group {
-        open: '(',
-        close: ')',
-        items: vec![item(Expr::Negative(Box::new(infinity()))), item(infinity())],
-    }
-}
-
 impl Reader<'_> {
+    /// `(-\infty, \infty)`
+    pub(super) fn real_line(&mut self) -> Result<Answer, Stop> {
+        let infinity = Token {
+            kind: Kind::Command("infty".to_owned()),
+            is_spaced: false,
+            is_text: false,
+        };
+        let minus = Token {
+            kind: Kind::Mark('-'),
+            ..infinity.clone()
+        };
+        let low = self.quantity(&[minus, infinity.clone()])?;
+        let high = self.quantity(&[infinity])?;
+        Ok(Answer::Group {
+            open: '(',
+            close: ')',
+            items: vec![Answer::Quantity(low), Answer::Quantity(high)],
+        })
+    }
+
     /// The condition, which must be about the set's variable.
     pub(super) fn built(
         &mut self,

@@ -37,6 +37,14 @@ pub(crate) fn split_suffix(tokens: &[Token]) -> (&[Token], Option<Suffix>) {
     // A unit has at most 16 tokens: `square feet per hour`, `cm^{2}/s^{2}`.
     for start in tokens.len().saturating_sub(16).max(1)..tokens.len() {
         let (value, tail) = tokens.split_at(start);
+        // In `AB + CM` no number stands before the segment.
+        let ends_value = |token: &Token| match token.kind {
+            Kind::Mark(mark) => !"+-*/^_=<>([{:".contains(mark),
+            _ => true,
+        };
+        if !value.last().is_some_and(ends_value) {
+            continue;
+        }
         if let Some(suffix) = parse_suffix(tail) {
             // `\tan 35^\circ` has its degrees inside.
             if suffix.is_degrees() && value.iter().any(is_function) {
@@ -55,7 +63,7 @@ pub(crate) fn compound(tokens: &[Token]) -> Option<(BigRational, Unit)> {
     let mut parts: Vec<(BigRational, Unit)> = Vec::new();
     while !rest.is_empty() {
         let (number, behind) = split_where(rest, |t| !is_numeric(t));
-        let (tail, behind) = split_where(behind, is_numeric);
+        let (tail, behind) = split_where(behind, |t| matches!(t.kind, Kind::Digit(_)));
         let number = parse_number(number)?;
         let degrees = parts.first().map(|(_, unit)| unit.is_angle());
         let unit = part_unit(tail, degrees, behind.is_empty())?;
