@@ -11,7 +11,7 @@ use super::math::text::{normalise, words};
 use super::math::token::tokenize;
 use super::math::units::find;
 use super::math::{Fuel, Stop};
-use super::phrase::{is_plural, is_text, same_phrase, split_noun};
+use super::phrase::{has_letters, is_plural, is_text, same_phrase, split_noun};
 use super::read::Reader;
 use super::region::infinity;
 use super::verdict::{Comparison, Kind, Reason};
@@ -171,9 +171,19 @@ fn letter_unit(answer: &str) -> Option<String> {
     // `5K` may be thousands.
     let is_unit = |name: &&str| find(name).is_some() && !matches!(*name, "K" | "C");
     let is_power = power.is_none() || names.len() > 1 || base.ends_with('m');
-    let is_whole = names.iter().all(is_unit) && is_power && ends_in_number(value.trim_end());
+    let number = value.trim_end();
+    let is_number = ends_in_number(number) || value.ends_with(' ') && is_term(number);
     let unit = answer.get(value.len()..)?;
-    is_whole.then(|| format!("{} \\text{{{unit}}}", value.trim_end()))
+    (is_number && is_power && names.iter().all(is_unit))
+        .then(|| format!("{number} \\text{{{unit}}}"))
+}
+
+/// `10\sqrt{3}`: no letters, no sum.
+fn is_term(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    unsigned.contains(|c: char| c.is_ascii_digit())
+        && !has_letters(unsigned)
+        && !unsigned.contains(['+', '-', '=', '<', '>', ','])
 }
 
 /// One plain number, alone or behind `x =`; in `9+3m` the letter belongs to the last term.

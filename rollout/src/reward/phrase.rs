@@ -70,7 +70,7 @@ fn split_hyphens(word: &str) -> Vec<&str> {
 }
 
 /// Letters other than those of commands.
-fn has_letters(text: &str) -> bool {
+pub(super) fn has_letters(text: &str) -> bool {
     text.split('\\')
         .enumerate()
         .any(|(position, part)| match position {
