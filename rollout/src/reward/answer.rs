@@ -4,9 +4,8 @@ use num_rational::BigRational;
 
 use super::math::canonical::Value;
 use super::math::expr::Expr;
-use super::math::sum::Atom;
+use super::math::suffix::Suffix;
 use super::math::token::{Kind, Token};
-use super::math::units::Suffix;
 use super::math::{Fuel, Stop};
 
 /// An answer, read.
@@ -60,7 +59,7 @@ pub(super) enum Joint {
 /// A value with what stands behind it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Quantity {
-    /// As it was written; `None` for a bound that was computed, which its canonical form decides.
+    /// As it was written; `None` for a value that was computed.
     pub(super) expr: Option<Expr>,
     /// The canonical form; why there is none otherwise.
     pub(super) value: Result<Value, Stop>,
@@ -98,7 +97,16 @@ pub(super) struct Relation {
     pub(super) difference: Value,
     pub(super) sign: Sign,
     /// One side is a variable, the other has none: `x > 3`, not the question's `2x > 6`.
-    pub(super) is_solved: bool,
+    pub(super) solution: Option<Solution>,
+}
+
+/// What a variable is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Solution {
+    pub(super) name: String,
+    /// With the variable on the left.
+    pub(super) sign: Sign,
+    pub(super) bound: Quantity,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,50 +158,5 @@ impl Answer {
             Self::Named { equation, .. } => equation.as_ref(),
             _ => None,
         }
-    }
-}
-
-impl Relation {
-    /// `x > 3` is `(3, \infty)`: for one variable to the first power.
-    pub(super) fn interval(&self, fuel: &mut Fuel) -> Result<Option<Answer>, Stop> {
-        Ok(self.bounds(fuel)?.map(|(_, interval)| interval))
-    }
-
-    /// The variable with its interval.
-    pub(super) fn bounds(&self, fuel: &mut Fuel) -> Result<Option<(Atom, Answer)>, Stop> {
-        let linear = self.difference.linear_in_one_variable();
-        let Some((variable, slope)) = linear.filter(|_| self.is_solved) else {
-            return Ok(None);
-        };
-        let zero = self
-            .difference
-            .divide(&Value::rational(slope.clone()), fuel)?;
-        let bound = Value::atom(variable.clone()).add(&zero.negated(), fuel)?;
-        let sign = if num_traits::Signed::is_negative(&slope) {
-            self.sign.flipped()
-        } else {
-            self.sign
-        };
-        let infinity = || Value::atom(Atom::Variable("\\infty".to_owned()));
-        let item = |value: Value| {
-            Answer::Quantity(Quantity {
-                expr: None,
-                value: Ok(value),
-                suffix: None,
-                decimals: None,
-                is_long_decimal: false,
-            })
-        };
-        Ok(match sign {
-            Sign::Greater => Some(('(', item(bound), item(infinity()), ')')),
-            Sign::GreaterEqual => Some(('[', item(bound), item(infinity()), ')')),
-            Sign::Less => Some(('(', item(infinity().negated()), item(bound), ')')),
-            Sign::LessEqual => Some(('(', item(infinity().negated()), item(bound), ']')),
-            Sign::Equal | Sign::NotEqual => None,
-        }
-        .map(|(open, low, high, close)| {
-            let items = vec![low, high];
-            (variable, Answer::Group { open, close, items })
-        }))
     }
 }

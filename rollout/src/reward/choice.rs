@@ -41,7 +41,10 @@ pub(super) fn matches_choice(prediction: &str, letter: char) -> bool {
         (true, None) => return false,
         (_, Some(rest)) => rest,
         (false, None) if rest.is_empty() => return true,
-        (false, None) => match rest.strip_prefix(['.', ':']) {
+        (false, None) => match rest
+            .strip_prefix(['.', ':'])
+            .or_else(|| rest.strip_prefix("- "))
+        {
             Some(rest) => rest,
             None => return false,
         },

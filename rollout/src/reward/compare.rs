@@ -1,20 +1,20 @@
 //! Two answers that were read: are they the same.
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-use num_traits::{Signed as _, Zero as _};
+use num_traits::Signed as _;
 
-use super::answer::{Answer, Joint, Quantity, Relation, Sign};
+use super::answer::{Answer, Joint, Relation, Sign};
 use super::math::canonical::Value;
-use super::math::expr::Expr;
-use super::math::numeric::{is_near, same_function};
-use super::math::sum::Atom;
-use super::math::units::{ANGLE, Suffix, fits};
 use super::math::{Fuel, Stop};
+use super::quantity::same_quantity;
+use super::region::same_region;
 
 /// Whether the prediction says what the gold answer says; the gold answer's kind leads.
 pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
     match (prediction, gold) {
+        // `4=4` says nothing of x; `\sqrt{2} \approx 1.41` is one number, rounded.
+        (Answer::Forms(forms), Answer::Named { .. } | Answer::Relation(_)) if forms.len() > 1 => {
+            Ok(false)
+        }
         (Answer::Forms(forms), g) => {
             for form in forms {
                 if same(form, g, fuel)? {
@@ -32,6 +32,16 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             Ok(false)
         }
         (Answer::Quantity(p), Answer::Quantity(g)) => same_quantity(p, g, fuel),
+        (p, g) => match same_region(p, g, fuel)? {
+            Some(is_same) => Ok(is_same),
+            None => same_structure(p, g, fuel),
+        },
+    }
+}
+
+/// Answers that are made of others, part by part.
+fn same_structure(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
+    match (prediction, gold) {
         (
             Answer::Named { .. } | Answer::Relation(_),
             Answer::Named { .. } | Answer::Relation(_),
@@ -46,12 +56,6 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
                 ..
             },
         ) => same(p, content, fuel),
-        (Answer::Relation(p), g @ Answer::Group { .. }) => {
-            p.interval(fuel)?.map_or(Ok(false), |p| same(&p, g, fuel))
-        }
-        (p @ Answer::Group { .. }, Answer::Relation(g)) => {
-            g.interval(fuel)?.map_or(Ok(false), |g| same(p, &g, fuel))
-        }
         (
             Answer::Group {
                 open: a,
@@ -71,6 +75,38 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
             }
             Ok(is_same)
         }
+        (
+            Answer::Matrix(rows),
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+        ) => column(rows).map_or(Ok(false), |column| same_in_order(&column, items, fuel)),
+        (
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+            Answer::Matrix(rows),
+        ) => column(rows).map_or(Ok(false), |column| same_in_order(items, &column, fuel)),
+        (
+            Answer::List { .. },
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+        ) => coordinates(prediction).map_or(Ok(false), |point| same_in_order(&point, items, fuel)),
+        (
+            Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            },
+            Answer::List { .. },
+        ) => coordinates(gold).map_or(Ok(false), |point| same_in_order(items, &point, fuel)),
         (Answer::Ratio(p), Answer::Ratio(g)) => same_ratio(p, g, fuel),
         (
             Answer::List {
@@ -112,48 +148,21 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
 
 /// Equations, inequalities and `x \in (1, 3)`.
 fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
-    match (prediction, gold) {
-        (
-            Answer::Named {
-                name: p,
-                content: a,
-                ..
-            },
-            Answer::Named {
-                name: g,
-                content: b,
-                ..
-            },
-        ) if p == g => return same(a, b, fuel),
-        (
-            Answer::Relation(relation),
-            Answer::Named {
-                name,
-                content,
-                equation: None,
-                ..
-            },
-        ) => {
-            let bounds = relation
-                .bounds(fuel)?
-                .filter(|(atom, _)| is_named(atom, name));
-            return bounds.map_or(Ok(false), |(_, interval)| same(&interval, content, fuel));
-        }
-        (
-            Answer::Named {
-                name,
-                content,
-                equation: None,
-                ..
-            },
-            Answer::Relation(relation),
-        ) => {
-            let bounds = relation
-                .bounds(fuel)?
-                .filter(|(atom, _)| is_named(atom, name));
-            return bounds.map_or(Ok(false), |(_, interval)| same(content, &interval, fuel));
-        }
-        _ => {}
+    if let (
+        Answer::Named {
+            name: p,
+            content: a,
+            ..
+        },
+        Answer::Named {
+            name: g,
+            content: b,
+            ..
+        },
+    ) = (prediction, gold)
+        && p == g
+    {
+        return same(a, b, fuel);
     }
     match (prediction.as_relation(), gold.as_relation()) {
         (Some(p), Some(g)) => same_relation(p, g, fuel),
@@ -161,8 +170,38 @@ fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
     }
 }
 
-fn is_named(atom: &Atom, name: &str) -> bool {
-    matches!(atom, Atom::Variable(variable) if variable.trim_start_matches('\\') == name)
+/// The numbers of a column vector.
+fn column(rows: &[Vec<Answer>]) -> Option<Vec<Answer>> {
+    let cell = |row: &Vec<Answer>| match row.as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    };
+    let cells: Option<Vec<Answer>> = rows.iter().map(cell).collect();
+    cells.filter(|cells| cells.len() > 1)
+}
+
+/// `x = 1, y = 2` as the coordinates of a point: unknowns of one letter, in the order of the alphabet.
+fn coordinates(answer: &Answer) -> Option<Vec<Answer>> {
+    let Answer::List {
+        items,
+        joint: Joint::Comma | Joint::And,
+        is_set: false,
+    } = answer
+    else {
+        return None;
+    };
+    let named = |item: &Answer| match item {
+        Answer::Named { name, content, .. } if name.len() == 1 => {
+            Some((name.clone(), content.as_ref().clone()))
+        }
+        _ => None,
+    };
+    let mut named: Vec<(String, Answer)> = items.iter().map(named).collect::<Option<_>>()?;
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let is_repeated = named
+        .windows(2)
+        .any(|pair| matches!(pair, [a, b] if a.0 == b.0));
+    (named.len() > 1 && !is_repeated).then(|| named.into_iter().map(|(_, value)| value).collect())
 }
 
 /// Whether two lists hold together in the same way. `x < 1 or x > 2` is a union, with "and" it is something else; `(1, 2), (3, 4)`
@@ -268,111 +307,9 @@ fn same_ratio(p: &[Value], g: &[Value], fuel: &mut Fuel) -> Result<bool, Stop> {
     Ok(true)
 }
 
-/// Values, with their units when both have one.
-pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
-    let hundredth = BigRational::new(BigInt::from(1), BigInt::from(100));
-    match (&p.suffix, &g.suffix) {
-        (Some(Suffix::Unit(a)), Some(Suffix::Unit(b))) => {
-            if a.dimension != b.dimension {
-                return Ok(false);
-            }
-            let (p, g) = (p.times(&a.scale, fuel)?, g.times(&b.scale, fuel)?);
-            same_value(&p, &g, fuel)
-        }
-        (Some(Suffix::Units(power)), Some(Suffix::Unit(unit)))
-        | (Some(Suffix::Unit(unit)), Some(Suffix::Units(power))) => {
-            Ok(fits(unit, *power) && same_value(p, g, fuel)?)
-        }
-        (Some(Suffix::Radians), Some(Suffix::Unit(_)))
-        | (Some(Suffix::Unit(_)), Some(Suffix::Radians)) => {
-            Ok(same_angle(p, g) || same_angle(g, p))
-        }
-        (Some(a), Some(b)) => Ok(a == b && same_value(p, g, fuel)?),
-        // 50\% is 50 and 0.5.
-        (Some(Suffix::Percent), None) => {
-            Ok(same_value(p, g, fuel)? || same_value(&p.times(&hundredth, fuel)?, g, fuel)?)
-        }
-        (None, Some(Suffix::Percent)) => {
-            Ok(same_value(p, g, fuel)? || same_value(p, &g.times(&hundredth, fuel)?, fuel)?)
-        }
-        _ => Ok(same_value(p, g, fuel)? || same_angle(p, g) || same_angle(g, p)),
-    }
-}
-
-/// `30^\circ` is `\frac{\pi}{6}`.
-fn same_angle(degrees: &Quantity, radians: &Quantity) -> bool {
-    let is_degrees =
-        matches!(&degrees.suffix, Some(Suffix::Unit(unit)) if unit.dimension[ANGLE] == 1);
-    let is_radians = matches!(radians.suffix, None | Some(Suffix::Radians));
-    if !is_degrees || !is_radians {
-        return false;
-    }
-    let (Ok(degrees), Ok(radians)) = (&degrees.value, &radians.value) else {
-        return false;
-    };
-    let of_pi = radians.as_multiple_of_pi().filter(|part| !part.is_zero());
-    let straight = BigRational::from(BigInt::from(180));
-    of_pi.is_some() && of_pi.map(|part| part * straight) == degrees.as_rational()
-}
-
-/// Exactly, by canonical form where that decides, else by value; a long decimal may be off by a millionth.
-fn same_value(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
-    let by_form = match (&p.value, &g.value) {
-        (Ok(a), Ok(b)) => match a.equals(b, fuel) {
-            Ok(true) => return Ok(true),
-            // Sums of surds and powers of pi are the same only when they look the same.
-            Ok(false) if !a.is_opaque() && !b.is_opaque() => Some(false),
-            Ok(false) | Err(_) => None,
-        },
-        _ => None,
-    };
-    let is_decimal = p.is_long_decimal || g.is_long_decimal;
-    if by_form == Some(false) && !is_decimal {
-        return Ok(false);
-    }
-    let (Some(a), Some(b)) = (&p.expr, &g.expr) else {
-        return Ok(false);
-    };
-    if is_decimal {
-        let by_ratio = match (&p.value, &g.value) {
-            (Ok(a), Ok(b)) => a.is_near(b),
-            _ => None,
-        };
-        return by_ratio.map_or_else(|| is_near(a, b, fuel), Ok);
-    }
-    same_function(a, b, fuel)
-}
-
-/// Whether `rounded` is `exact` to the digits that it shows, cut or rounded.
-pub(super) fn is_rounding(
-    rounded: &Quantity,
-    exact: &Quantity,
-    fuel: &mut Fuel,
-) -> Result<bool, Stop> {
-    let Some(decimals) = rounded.decimals else {
-        return same_quantity(rounded, exact, fuel);
-    };
-    let (Some(exact), Some(rounded)) = (&exact.expr, &rounded.expr) else {
-        return Ok(false);
-    };
-    // |exact - rounded| <= 10^-decimals, as |x + 1 - 1| against 1: scaled so that a millionth is the last digit.
-    let unit = BigRational::new(
-        BigInt::from(1),
-        num_traits::pow(BigInt::from(10), decimals as usize),
-    );
-    let million = BigRational::from(BigInt::from(1_000_000));
-    let base = Expr::Number(unit * million);
-    let shifted = Expr::Sum(vec![
-        base.clone(),
-        exact.clone(),
-        Expr::Negative(Box::new(rounded.clone())),
-    ]);
-    is_near(&shifted, &base, fuel)
-}
-
 /// The same up to a factor; but for a solution only another one will do.
 fn same_relation(p: &Relation, g: &Relation, fuel: &mut Fuel) -> Result<bool, Stop> {
-    if g.is_solved && !p.is_solved {
+    if g.solution.is_some() && p.solution.is_none() {
         return Ok(false);
     }
     let Some(ratio) = p.difference.ratio_to(&g.difference, fuel)? else {

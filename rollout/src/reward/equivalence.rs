@@ -2,17 +2,20 @@
 
 use super::answer::{Answer, Quantity};
 use super::choice::{choice_of, matches_choice};
+use super::clock::same_time;
 use super::compare::same;
 use super::extract::{boxed, closing_brace};
-use super::math::expr::Expr;
 use super::math::numeric::has_variables;
+use super::math::suffix::Suffix;
 use super::math::text::{normalise, words};
 use super::math::token::tokenize;
-use super::math::units::{ANGLE, Suffix};
+use super::math::units::find;
 use super::math::{Fuel, Stop};
-use super::phrase::{is_plural, is_text, same_phrase, split_noun};
+use super::phrase::{has_letters, is_plural, is_text, same_phrase, split_noun};
 use super::read::Reader;
+use super::region::infinity;
 use super::verdict::{Comparison, Kind, Reason};
+use super::wording::plain;
 
 /// Whether `prediction` (the content of a box) says what `gold` (the data set's answer) says.
 ///
@@ -38,7 +41,10 @@ pub fn compare(prediction: &str, gold: &str, salt: u64) -> Comparison {
         reason,
         fuel: 0,
     };
-    let (Some(prediction), Some(gold)) = (normalise(prediction), normalise(gold)) else {
+    let (Some(prediction), Some(gold)) = (
+        normalise(prediction).map(|text| plain(&text)),
+        normalise(gold).map(|text| plain(&text)),
+    ) else {
         let is_same = !gold.trim().is_empty() && prediction.trim() == gold.trim();
         let reason = if is_same {
             Reason::SameText
@@ -53,6 +59,9 @@ pub fn compare(prediction: &str, gold: &str, salt: u64) -> Comparison {
     if let Some(letter) = choice_of(&gold) {
         let is_same = matches_choice(&prediction, letter);
         return verdict(is_same, Kind::Choice, Reason::of_value(is_same));
+    }
+    if let Some(is_same) = same_time(&prediction, &gold) {
+        return verdict(is_same, Kind::Text, Reason::of_value(is_same));
     }
     if is_text(&words(&gold)) {
         let is_same = same_phrase(&words(&prediction), &words(&gold));
@@ -147,32 +156,34 @@ fn has_unit(answer: &Answer) -> bool {
     }
 }
 
-/// `12 m`, `12 m^2` as `12 \\text{m}`.
+/// `12 m`, `12 m^2`, `5 MW`, `20 m/s` as `12 \\text{m}`.
 fn letter_unit(answer: &str) -> Option<String> {
     let powers = ["^2", "^3", "^{2}", "^{3}"];
-    let (base, power) = powers
-        .iter()
-        .find_map(|power| answer.strip_suffix(power).map(|base| (base, *power)))
-        .unwrap_or((answer, ""));
-    let letters: &[char] = if power.is_empty() {
-        &['m', 's', 'g', 'h', 'L']
-    } else {
-        &['m']
-    };
-    let value = base.strip_suffix(letters)?;
-    let unit = base.get(value.len()..)?;
+    let is_letter = |c: char| c.is_ascii_alphabetic();
+    let power = powers.iter().find(|power| answer.ends_with(**power));
+    let base = answer.strip_suffix(*power.unwrap_or(&"")).unwrap_or(answer);
+    let mut value = base.trim_end_matches(is_letter);
+    let mut names = vec![base.get(value.len()..)?];
+    if let Some(before) = value.strip_suffix('/') {
+        value = before.trim_end_matches(is_letter);
+        names.push(before.get(value.len()..)?);
+    }
+    // `5K` may be thousands.
+    let is_unit = |name: &&str| find(name).is_some() && !matches!(*name, "K" | "C");
+    let is_power = power.is_none() || names.len() > 1 || base.ends_with('m');
     let number = value.trim_end();
-    ends_in_number(number).then(|| format!("{number} \\text{{{unit}}}{power}"))
+    let is_number = ends_in_number(number) || value.ends_with(' ') && is_term(number);
+    let unit = answer.get(value.len()..)?;
+    (is_number && is_power && names.iter().all(is_unit))
+        .then(|| format!("{number} \\text{{{unit}}}"))
 }
 
-/// `20 m/s` as `20 \\text{m/s}`: three letters that are no product.
-fn speed_unit(answer: &str) -> Option<String> {
-    let value = answer
-        .strip_suffix("m/s")
-        .or_else(|| answer.strip_suffix("m/s^2"))?;
-    let unit = answer.get(value.len()..)?;
-    let number = value.trim_end();
-    ends_in_number(number).then(|| format!("{number} \\text{{{unit}}}"))
+/// `10\sqrt{3}`: no letters, no sum.
+fn is_term(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    unsigned.contains(|c: char| c.is_ascii_digit())
+        && !has_letters(unsigned)
+        && !unsigned.contains(['+', '-', '=', '<', '>', ','])
 }
 
 /// One plain number, alone or behind `x =`; in `9+3m` the letter belongs to the last term.
@@ -196,7 +207,8 @@ fn unwrap_box(answer: &str) -> Option<String> {
 }
 
 fn read(text: &str, thousands: bool, fuel: &mut Fuel) -> Result<Answer, Stop> {
-    let speed = speed_unit(text);
+    // Letters that are no product.
+    let speed = letter_unit(text).filter(|_| text.contains("m/s"));
     let text = speed.as_deref().unwrap_or(text);
     Reader { thousands, fuel }.answer(&tokenize(text)?, 0)
 }
@@ -214,7 +226,7 @@ fn kind_of(answer: &Answer) -> Kind {
         Answer::Relation(_) => Kind::Relation,
         Answer::Group { open, close, items } => {
             let has_infinity = items.iter().any(|item| match item {
-                Answer::Quantity(quantity) => is_infinite(quantity),
+                Answer::Quantity(quantity) => infinity(quantity).is_some(),
                 _ => false,
             });
             if items.len() == 2 && (*open == '[' || *close == ']' || has_infinity) {
@@ -231,20 +243,10 @@ fn kind_of(answer: &Answer) -> Kind {
     }
 }
 
-fn is_infinite(quantity: &Quantity) -> bool {
-    match &quantity.expr {
-        Some(Expr::Variable(name)) => name == "\\infty",
-        Some(Expr::Negative(inner)) => {
-            matches!(inner.as_ref(), Expr::Variable(name) if name == "\\infty")
-        }
-        _ => false,
-    }
-}
-
 fn kind_of_quantity(quantity: &Quantity) -> Kind {
     match &quantity.suffix {
         Some(Suffix::Percent) => Kind::Percentage,
-        Some(Suffix::Unit(unit)) if unit.dimension[ANGLE] == 1 => Kind::Degrees,
+        Some(suffix) if suffix.is_degrees() => Kind::Degrees,
         Some(Suffix::Radians | Suffix::Unit(_) | Suffix::Units(_)) => Kind::Measure,
         None => match &quantity.value {
             Ok(value) if value.as_rational().is_some() => Kind::Number,

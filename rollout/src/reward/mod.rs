@@ -3,8 +3,9 @@
 //! # Layout
 //! - [`Verifier`]: what a run grades with; [`Verdict`] says what it found. [`score`]: the parts and their weighted sum
 //! - `extract`: the last `\boxed{}` of a response
-//! - `equivalence`, `compare`: are two answers the same answer; what kind of answer it is: `answer`, read by `read`, `relation`, `name`,
-//!   `layout`; `choice` and `phrase` for letters and words
+//! - `equivalence`, `compare`, `quantity`, `region`: are two answers the same answer; what kind of answer it is: `answer`, read by `read`,
+//!   `relation`, `set`, `name`, `layout`; `choice`, `phrase` and `clock` for letters, words and times
+//! - `wording`: what people put into words around or instead of a number
 //! - `math`: LaTeX to an expression tree to a canonical form or to many digits, every step bounded
 //! - `compat`: what mathruler would say
 //! - `format`: `<think> ... </think> ... \boxed{}`
@@ -16,6 +17,7 @@
 
 mod answer;
 mod choice;
+mod clock;
 mod command;
 mod compare;
 pub mod compat;
@@ -27,10 +29,14 @@ mod math;
 mod name;
 mod overlong;
 mod phrase;
+mod quantity;
 mod read;
+mod region;
 mod relation;
+mod set;
 mod verdict;
 mod verifier;
+mod wording;
 
 use shared::config::RolloutArgs;
 use shared::record::Reward;

@@ -2,7 +2,7 @@
 
 use super::layout::bracket;
 use super::math::token::{Kind, Token};
-use super::math::variable::GREEK;
+use super::math::variable::{GREEK, is_segment};
 
 /// What an equation is about.
 pub(super) struct Name {
@@ -33,7 +33,28 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
     const FUNCTIONS: [&str; 6] = ["sin", "cos", "tan", "cot", "sec", "csc"];
     // `not x = 12`, `x y = 12`: a statement, no name.
     let is_denial = |t: &Token| t.is_word(&["not", "no", "isn", "never", "except"]);
-    let num_unknowns = tokens
+    // `f^{-1}(x)`
+    if let [f, hat, open, minus, one, close, rest @ ..] = tokens
+        && let Kind::Letter(letter) = f.kind
+        && hat.is_mark('^')
+        && open.is_mark('{')
+        && minus.is_mark('-')
+        && one.kind == Kind::Digit(1)
+        && close.is_mark('}')
+        && rest.first().is_some_and(|t| t.is_mark('('))
+    {
+        let argument = name_of(rest)?;
+        return Some(Name {
+            text: format!("{letter}^-1{}", argument.text),
+            is_compound: false,
+        });
+    }
+    // Behind `_` letters are one word: `x_{max}`.
+    let subscript = tokens.iter().position(|token| token.is_mark('_'));
+    let unknowns = tokens
+        .get(..subscript.unwrap_or(tokens.len()))
+        .unwrap_or_default();
+    let num_unknowns = unknowns
         .windows(2)
         .filter(|pair| match pair {
             [
@@ -64,7 +85,9 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
         match &token.kind {
             Kind::Letter('m') if next_is_angle => {}
             Kind::Letter(letter) => text.push(*letter),
-            Kind::Word(word) if token.is_text || FUNCTIONS.contains(&word.as_str()) => {
+            Kind::Word(word)
+                if token.is_text || FUNCTIONS.contains(&word.as_str()) || is_segment(word) =>
+            {
                 text.push_str(word);
             }
             Kind::Digit(digit) if is_after_mark || depth > 0 && text.ends_with('(') => {

@@ -39,7 +39,24 @@ pub(super) fn same_phrase(prediction: &str, gold: &str) -> bool {
         words
     };
     let (prediction, gold) = (plain(prediction), plain(gold));
-    !gold.is_empty() && prediction == gold
+    !gold.is_empty() && (prediction == gold || is_explained(&prediction, &gold))
+}
+
+/// `Yes, they are similar` for `Yes`: nothing in it takes the first word back.
+fn is_explained(prediction: &[String], gold: &[String]) -> bool {
+    let ([first, rest @ ..], [gold]) = (prediction, gold) else {
+        return false;
+    };
+    let is_answer = |word: &str| matches!(word, "yes" | "no" | "true" | "false");
+    let takes_back = |word: &String| {
+        is_answer(word)
+            || matches!(
+                word.as_str(),
+                "or" | "but" | "maybe" | "perhaps" | "unless" | "if" | "except"
+            )
+            || gold != "no" && gold != "false" && (word == "not" || word.ends_with("n't"))
+    };
+    is_answer(gold) && first == gold && !rest.iter().any(takes_back)
 }
 
 /// `right-angled` is two words, `-xyz` is not `xyz`.
@@ -53,7 +70,7 @@ fn split_hyphens(word: &str) -> Vec<&str> {
 }
 
 /// Letters other than those of commands.
-fn has_letters(text: &str) -> bool {
+pub(super) fn has_letters(text: &str) -> bool {
     text.split('\\')
         .enumerate()
         .any(|(position, part)| match position {
@@ -90,7 +107,7 @@ pub(super) fn split_noun(answer: &str) -> (&str, Option<String>) {
     let start = inner
         .trim_end_matches(|c: char| c.is_ascii_alphabetic())
         .len();
-    let (before, noun) = inner.split_at(start);
+    let (before, raw_noun) = inner.split_at(start);
     let value = if is_wrapped {
         match before
             .trim_end()
@@ -106,14 +123,14 @@ pub(super) fn split_noun(answer: &str) -> (&str, Option<String>) {
         return whole;
     };
     let value = value.trim_end();
-    let noun = noun.to_ascii_lowercase();
+    let noun = raw_noun.to_ascii_lowercase();
     let singular = noun.strip_suffix('s').unwrap_or(&noun).to_owned();
     let is_number = value.ends_with(|c: char| c.is_ascii_digit() || c == '}');
     // `3 xyz` is a product.
     let is_word = is_wrapped || noun.len() >= 4 && noun.contains(['a', 'e', 'i', 'o', 'u']);
     let is_plain = is_word
         && singular.len() >= 3
-        && !is_unit_word(&noun)
+        && !is_unit_word(raw_noun, true)
         && !SCALES.contains(&singular.as_str());
     if is_number && is_plain && !has_letters(value) {
         (value, Some(singular))

@@ -2,12 +2,14 @@
 
 use super::answer::{Answer, Joint, Quantity, Sign};
 use super::layout::{MAX_ITEMS, is_balanced, mark, matrix_rows, split_list, unwrapped_matrix};
+use super::math::canonical::Value;
 use super::math::evaluate::evaluate;
 use super::math::expr::Expr;
 use super::math::parse::parse;
+use super::math::suffix::{Suffix, compound, split_suffix};
 use super::math::token::{Kind, Token};
-use super::math::units::split_suffix;
 use super::math::{Fuel, Stop};
+use super::set::{builder, is_real_line};
 
 /// Lists of tuples are deep enough.
 const MAX_DEPTH: usize = 4;
@@ -41,6 +43,23 @@ impl Reader<'_> {
         if let Some(rows) = matrix_rows(unwrapped_matrix(tokens))? {
             return self.matrix(&rows, depth);
         }
+        if let Some((value, unit)) = compound(tokens) {
+            return Ok(Answer::Quantity(Quantity {
+                value: Ok(Value::rational(value.clone())),
+                expr: Some(Expr::Number(value)),
+                suffix: Some(Suffix::Unit(unit)),
+                decimals: None,
+                is_long_decimal: false,
+            }));
+        }
+        if let Some((label, point)) = labelled(tokens) {
+            return Ok(Answer::Named {
+                name: label,
+                is_compound: false,
+                content: Box::new(self.answer(point, depth + 1)?),
+                equation: None,
+            });
+        }
         let (items, joint) = split_list(tokens, self.thousands);
         if items.len() > 1 {
             return self.list(&items, joint, false, depth);
@@ -49,31 +68,39 @@ impl Reader<'_> {
             [open, inner @ .., close]
                 if open.is_command(&["{"]) && close.is_command(&["}"]) && is_balanced(inner) =>
             {
+                if let Some((name, condition)) = builder(inner) {
+                    return self.built(name, condition, depth);
+                }
+                if inner.is_empty() {
+                    let empty = Kind::Command("emptyset".to_owned());
+                    let empty = Token {
+                        kind: empty,
+                        ..open.clone()
+                    };
+                    return self.quantity(&[empty]).map(Answer::Quantity);
+                }
                 let (items, _) = split_list(inner, self.thousands);
                 return self.list(&items, Joint::Comma, true, depth);
             }
-            [open, inner @ .., close]
-                if (open.is_mark('(') || open.is_mark('['))
-                    && (close.is_mark(')') || close.is_mark(']'))
-                    && is_balanced(inner) =>
-            {
+            [first, inner @ .., last] if is_balanced(inner) => {
                 // `(2,100)` is a point.
                 let (items, _) = split_list(inner, false);
-                if items.len() > 1 {
+                if let Some((open, close)) = brackets(first, last)
+                    && items.len() > 1
+                {
                     let items = items
                         .into_iter()
                         .map(|item| self.answer(item, depth + 1))
                         .collect::<Result<_, _>>()?;
-                    return Ok(Answer::Group {
-                        open: mark(open),
-                        close: mark(close),
-                        items,
-                    });
+                    return Ok(Answer::Group { open, close, items });
                 }
             }
             _ => {}
         }
-        if let Some(position) = tokens.iter().position(|t| t.is_command(&["in"])) {
+        if is_real_line(tokens) {
+            return self.real_line();
+        }
+        if let Some(position) = (0..tokens.len()).find(|at| is_member_sign(tokens, *at)) {
             return self.membership(tokens, position, depth);
         }
         if tokens.iter().any(|token| Sign::of(token).is_some()) {
@@ -82,7 +109,7 @@ impl Reader<'_> {
         if let Some(position) = tokens.iter().position(|t| t.is_command(&["pm", "mp"])) {
             return self.plus_minus(tokens, position, depth);
         }
-        let parts: Vec<&[Token]> = tokens.split(|token| token.is_mark(':')).collect();
+        let parts: Vec<&[Token]> = tokens.split(is_ratio_sign).collect();
         if parts.len() > 2 {
             if parts.len() > MAX_ITEMS {
                 return Err(Stop::Limit);
@@ -183,7 +210,7 @@ impl Reader<'_> {
                 _ => return Err(Stop::Undefined),
             }
         }
-        let mut parts = tokens.splitn(2, |token| token.is_mark(':'));
+        let mut parts = tokens.splitn(2, is_ratio_sign);
         let (first, second) = (parts.next().unwrap_or_default(), parts.next());
         let mut expr = parse(first, self.thousands)?;
         if let Some(second) = second {
@@ -201,6 +228,62 @@ impl Reader<'_> {
             decimals: decimals(tokens),
             is_long_decimal: is_long_decimal(tokens),
         })
+    }
+}
+
+/// `3 : 4`, `3 to 4`
+fn is_ratio_sign(token: &Token) -> bool {
+    token.is_mark(':') || token.is_word(&["to"])
+}
+
+/// `\in`, or the `in` of `x in (0, 1)`, which is no inch.
+fn is_member_sign(tokens: &[Token], at: usize) -> bool {
+    let is_name = |token: &Token| matches!(token.kind, Kind::Letter(_));
+    let is_open = |token: &Token| token.is_mark('(') || token.is_mark('[');
+    match tokens.get(at.saturating_sub(1)..) {
+        Some([name, word, open, ..]) if at > 0 && word.is_word(&["in"]) => {
+            is_name(name) && is_open(open)
+        }
+        _ => tokens
+            .get(at)
+            .is_some_and(|token| token.is_command(&["in"])),
+    }
+}
+
+/// The brackets of a point or an interval; `]1, 2[` is `(1, 2)`.
+fn brackets(first: &Token, last: &Token) -> Option<(char, char)> {
+    let open = match mark(first) {
+        '[' => '[',
+        '(' | ']' => '(',
+        _ => return None,
+    };
+    match mark(last) {
+        ']' => Some((open, ']')),
+        ')' | '[' => Some((open, ')')),
+        _ => None,
+    }
+}
+
+/// The name and the coordinates of a point: `A(1, 2)`, `B'(1, 2)`.
+fn labelled(tokens: &[Token]) -> Option<(String, &[Token])> {
+    let open = tokens.iter().position(|token| token.is_mark('('))?;
+    let (label, point) = tokens.split_at(open);
+    let is_label = match label {
+        [letter, primes @ ..] => {
+            matches!(letter.kind, Kind::Letter('A'..='Z')) && primes.iter().all(|t| t.is_mark('\''))
+        }
+        [] => false,
+    };
+    let inner = point.get(1..point.len() - 1)?;
+    let is_point = point.last()?.is_mark(')') && is_balanced(inner);
+    let has_coordinates = split_list(inner, false).0.len() > 1;
+    (is_label && is_point && has_coordinates).then(|| (label.iter().map(symbol).collect(), point))
+}
+
+fn symbol(token: &Token) -> char {
+    match token.kind {
+        Kind::Letter(letter) => letter,
+        _ => mark(token),
     }
 }
 

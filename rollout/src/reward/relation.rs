@@ -1,13 +1,49 @@
 //! Tokens to a statement: equations, inequalities, chains of both.
 
-use super::answer::{Answer, Quantity, Relation, Sign};
-use super::compare::{is_rounding, same_quantity};
+use super::answer::{Answer, Joint, Quantity, Relation, Sign, Solution};
 use super::math::Stop;
 use super::math::expr::Expr;
 use super::math::numeric::has_variables;
-use super::math::token::Token;
+use super::math::token::{Kind, Token};
 use super::name::{Name, name_of};
+use super::quantity::{is_rounding, same_quantity};
 use super::read::Reader;
+
+/// `x > 3`: a variable and a constant.
+fn solved(variable: &Quantity, sign: Sign, bound: &Quantity) -> Option<Solution> {
+    match (&variable.expr, &bound.expr) {
+        (Some(Expr::Variable(name)), Some(constant)) if !has_variables(constant) => {
+            Some(Solution {
+                name: name.trim_start_matches('\\').to_owned(),
+                sign,
+                bound: bound.clone(),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// The unknowns of `(x, y)`.
+fn names_of(tokens: &[Token]) -> Option<Vec<String>> {
+    let [open, inner @ .., close] = tokens else {
+        return None;
+    };
+    if !open.is_mark('(') || !close.is_mark(')') {
+        return None;
+    }
+    let names = inner.split(|token| token.is_mark(','));
+    names
+        .map(|name| match name {
+            [
+                Token {
+                    kind: Kind::Letter(letter),
+                    ..
+                },
+            ] => Some(letter.to_string()),
+            _ => None,
+        })
+        .collect()
+}
 
 impl Reader<'_> {
     /// `x \in (1, 3)`
@@ -91,19 +127,38 @@ impl Reader<'_> {
     ) -> Result<Answer, Stop> {
         let relation = |this: &mut Self| -> Result<Relation, Stop> {
             let (left, right) = (this.quantity(left)?, this.quantity(right)?);
-            let is_name = |side: &Quantity| matches!(side.expr, Some(Expr::Variable(_)));
-            let is_constant =
-                |side: &Quantity| side.expr.as_ref().is_some_and(|e| !has_variables(e));
-            let is_solved =
-                is_name(&left) && is_constant(&right) || is_constant(&left) && is_name(&right);
+            let solution =
+                solved(&left, sign, &right).or_else(|| solved(&right, sign.flipped(), &left));
             Ok(Relation {
                 difference: left.value?.add(&right.value?.negated(), this.fuel)?,
                 sign,
-                is_solved,
+                solution,
             })
         };
         if sign != Sign::Equal {
             return relation(self).map(Answer::Relation);
+        }
+        if let Some(names) = names_of(left)
+            && let Answer::Group {
+                open: '(',
+                close: ')',
+                items,
+            } = self.answer(right, depth + 1)?
+            && items.len() == names.len()
+            && items.len() > 1
+        {
+            // `(x, y) = (1, 2)`
+            let named = |(name, content)| Answer::Named {
+                name,
+                is_compound: false,
+                content: Box::new(content),
+                equation: None,
+            };
+            return Ok(Answer::List {
+                items: names.into_iter().zip(items).map(named).collect(),
+                joint: Joint::Comma,
+                is_set: false,
+            });
         }
         // A plain name on either side first: `AB / CD = x` is about x.
         let names = [(name_of(left), right), (name_of(right), left)];

@@ -235,27 +235,6 @@ impl Value {
         }
     }
 
-    /// The variable x and the rational a, when the value is a * x + constants.
-    pub(crate) fn linear_in_one_variable(&self) -> Option<(Atom, BigRational)> {
-        let mut found = None;
-        for (monomial, coefficient) in &self.numerator.0 {
-            if monomial
-                .keys()
-                .all(|atom| matches!(atom, Atom::Prime(_) | Atom::Pi))
-            {
-                continue;
-            }
-            let (atom, exponent) = monomial.first_key_value()?;
-            let is_linear =
-                monomial.len() == 1 && exponent.is_one() && matches!(atom, Atom::Variable(_));
-            if found.is_some() || !is_linear {
-                return None;
-            }
-            found = Some((atom.clone(), coefficient.clone()));
-        }
-        found.filter(|_| self.denominator.is_one())
-    }
-
     /// The sign of a constant of one term.
     pub(crate) fn sign(&self) -> Option<bool> {
         let (monomial, coefficient) = self.as_term()?;

@@ -173,18 +173,50 @@ fn trigonometric(function: Function, angle: &Value, fuel: &mut Fuel) -> Result<V
         .and_then(|twelfths| (twelfths.to_integer() % 24_i32).to_i64())
         .map(|k| k.rem_euclid(24));
     let known = match (twelfths, function) {
-        (None, _) | (_, Function::Arcsin | Function::Arccos | Function::Arctan) => None,
+        (_, Function::Arcsin | Function::Arccos | Function::Arctan) => {
+            inverse(function, angle, fuel)?
+        }
+        (None, _) => None,
         (Some(k), Function::Sin) => sine(k, fuel)?,
         (Some(k), Function::Cos) => sine(k + 6, fuel)?,
-        (Some(k), Function::Tan) => match (sine(k, fuel)?, sine(k + 6, fuel)?) {
-            (Some(sin), Some(cos)) => Some(sin.divide(&cos, fuel)?),
-            _ => None,
-        },
+        (Some(k), Function::Tan) => tangent(k, fuel)?,
     };
     match known {
         Some(known) => Ok(known),
         None => opaque(&format!("{function:?}"), angle, fuel),
     }
+}
+
+/// tan(k * pi / 12), where sine and cosine are known.
+fn tangent(k: i64, fuel: &mut Fuel) -> Result<Option<Value>, Stop> {
+    match (sine(k, fuel)?, sine(k + 6, fuel)?) {
+        (Some(sin), Some(cos)) => sin.divide(&cos, fuel).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The angle of such a sine, cosine or tangent.
+fn inverse(function: Function, operand: &Value, fuel: &mut Fuel) -> Result<Option<Value>, Stop> {
+    let angles = match function {
+        Function::Arccos => 0..=12,
+        Function::Arctan => -5..=5,
+        _ => -6..=6,
+    };
+    for k in angles {
+        let known = match function {
+            Function::Arccos => sine(k + 6, fuel)?,
+            Function::Arctan => tangent(k, fuel)?,
+            _ => sine(k, fuel)?,
+        };
+        if let Some(known) = known
+            && known.equals(operand, fuel)?
+        {
+            let twelfths = BigRational::new(BigInt::from(k), BigInt::from(12));
+            let pi = Value::atom(Atom::Pi);
+            return pi.multiply(&Value::rational(twelfths), fuel).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// sin(k * pi / 12) for the angles in every table.

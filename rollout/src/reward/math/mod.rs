@@ -2,14 +2,15 @@
 //!
 //! # Layout
 //! - `text`: characters folded, spacing commands gone, wrappers opened
-//! - `token`, `expr`, `parse`, `function`, `number`: an expression tree, with limits on its bytes, tokens and depth
+//! - `token`, `expr`, `parse`, `command`, `function`, `number`: an expression tree, with limits on its bytes, tokens and depth
 //! - `sum`, `canonical`: `sum of q * p1^e1 * ... * pi^k * x^n ...` over a denominator, exact; two values are equal when their cross products are
 //! - `evaluate`: tree to canonical form, paid for in fuel
 //! - `fixed`, `numeric`: what has no canonical form, to 384 bits at random points
 //! - `factor`: prime factors, for surds
-//! - `units`: cm, square feet, degrees
+//! - `units`: cm, feet, newtons by name; `suffix`: those, degrees and percent signs behind a number
 
 pub(super) mod canonical;
+mod command;
 pub(super) mod evaluate;
 pub(super) mod expr;
 pub(super) mod factor;
@@ -18,6 +19,7 @@ mod function;
 pub(super) mod number;
 pub(super) mod numeric;
 pub(super) mod parse;
+pub(super) mod suffix;
 pub(super) mod sum;
 pub(super) mod text;
 pub(super) mod token;

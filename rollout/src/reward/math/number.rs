@@ -17,7 +17,12 @@ const MAX_EXPONENT: u32 = 60;
 impl Parser<'_> {
     /// A whole number, a decimal, `1,234`, `3.2e5`, or a mixed number `2\frac{1}{3}`, `2 1/3`.
     pub(super) fn number(&mut self) -> Result<Expr, Stop> {
+        let start = self.position;
         let literal = self.literal()?;
+        if self.peek().is_some_and(|token| token.is_mark('_')) {
+            return self.based(start);
+        }
+        self.ordinal();
         if !literal.is_integer {
             return Ok(Expr::Number(literal.value));
         }
@@ -97,10 +102,53 @@ impl Parser<'_> {
         }
     }
 
-    fn literal(&mut self) -> Result<Literal, Stop> {
+    /// `2516_8`: digits in a base are a name, since the number in another base is no answer to the question.
+    fn based(&mut self, start: usize) -> Result<Expr, Stop> {
+        let digits = self.tokens.get(start..self.position).unwrap_or_default();
+        let mut name = String::new();
+        for token in digits {
+            match token.kind {
+                Kind::Digit(digit) => name.push(char::from(b'0' + digit)),
+                _ => return Err(Stop::Syntax),
+            }
+        }
+        self.subscripted(name).map(Expr::Variable)
+    }
+
+    /// The end of `3rd`, `3^{rd}`.
+    fn ordinal(&mut self) {
+        const ENDINGS: [&str; 4] = ["st", "nd", "rd", "th"];
+        let is_ending = |ahead: usize| self.peek_at(ahead).is_some_and(|t| t.is_word(&ENDINGS));
+        let is_mark = |ahead: usize, mark| self.peek_at(ahead).is_some_and(|t| t.is_mark(mark));
+        if is_ending(0) {
+            self.position += 1;
+        } else if is_mark(0, '^') && is_mark(1, '{') && is_ending(2) && is_mark(3, '}') {
+            self.position += 4;
+        }
+    }
+
+    /// `12.5 thousand`
+    fn scale(&mut self) -> Option<BigInt> {
+        let Some(Kind::Word(word)) = self.peek().map(|token| &token.kind) else {
+            return None;
+        };
+        let scale: u32 = match word.as_str() {
+            "dozen" => 12,
+            "hundred" => 100,
+            "thousand" => 1000,
+            "million" => 1_000_000,
+            "billion" => 1_000_000_000,
+            _ => return None,
+        };
+        self.advance();
+        Some(BigInt::from(scale))
+    }
+
+    pub(super) fn literal(&mut self) -> Result<Literal, Stop> {
         let mut digits = BigInt::zero();
         let mut num_digits = 0_usize;
         let mut decimals: Option<u32> = None;
+        let start = self.position;
         loop {
             let is_first = num_digits == 0 && decimals.is_none();
             match self.peek() {
@@ -108,7 +156,7 @@ impl Parser<'_> {
                     kind: Kind::Digit(digit),
                     is_spaced,
                     ..
-                }) if is_first || !is_spaced => {
+                }) if is_first || !is_spaced || self.is_spaced_group(start, decimals) => {
                     digits = digits * 10 + digit;
                     num_digits += 1;
                     decimals = decimals.map(|count| count + 1);
@@ -143,7 +191,7 @@ impl Parser<'_> {
         );
         let mut is_integer = decimals.is_none();
         if let Some(decimals) = decimals
-            && let Some(period) = self.period()
+            && let Some(period) = self.period().or_else(|| self.repetition(start))
         {
             // 0.1\overline{6} = 0.1 + 6 / (10 * 9)
             let scale = num_traits::pow(ten.clone(), decimals as usize);
@@ -156,6 +204,10 @@ impl Parser<'_> {
             } else {
                 value * power
             };
+            is_integer = false;
+        }
+        while let Some(scale) = self.scale() {
+            value *= BigRational::from(scale);
             is_integer = false;
         }
         self.literal_end = Some(self.position);
@@ -191,6 +243,67 @@ impl Parser<'_> {
                 None
             }
         }
+    }
+
+    /// `0.1666...`: what the digits before an ellipsis repeat, once it stands there twice and has shown three digits.
+    fn repetition(&mut self, start: usize) -> Option<BigRational> {
+        let is_point = |ahead: usize| self.peek_at(ahead).is_some_and(|t| t.is_mark('.'));
+        let is_dots = self.peek()?.is_command(&["ldots", "dots", "cdots"]);
+        let num_dots = match (is_dots, is_point(0) && is_point(1) && is_point(2)) {
+            (true, _) => 1,
+            (_, true) => 3,
+            _ => return None,
+        };
+        let number = self.tokens.get(start..self.position)?;
+        let point = number.iter().position(|token| token.is_mark('.'))?;
+        let decimals: Vec<u8> = number
+            .iter()
+            .skip(point + 1)
+            .filter_map(|token| match token.kind {
+                Kind::Digit(digit) => Some(digit),
+                _ => None,
+            })
+            .collect();
+        let repeats = |length: &usize| {
+            let shown = (2 * length).max(3);
+            decimals.len() >= shown
+                && (1..=shown - length).all(|i| {
+                    decimals.get(decimals.len() - i) == decimals.get(decimals.len() - i - length)
+                })
+        };
+        let length = (1..=6).find(repeats)?;
+        let period = decimals.iter().skip(decimals.len() - length);
+        let period = period.fold(BigInt::zero(), |period, digit| period * 10 + *digit);
+        self.position += num_dots;
+        let nines = num_traits::pow(BigInt::from(10), length) - 1;
+        Some(BigRational::new(period, nines))
+    }
+
+    /// `1 234`: three digits behind a space, behind one to three or such a group, and no fraction behind them.
+    fn is_spaced_group(&self, start: usize, decimals: Option<u32>) -> bool {
+        let is_digit = |at: usize, is_first: bool| {
+            let token = self.tokens.get(at);
+            token.is_some_and(|t| matches!(t.kind, Kind::Digit(_)) && t.is_spaced == is_first)
+        };
+        let at = self.position;
+        let head = self.tokens.get(start..at).unwrap_or_default();
+        let since_space = head.iter().rev().take_while(|t| !t.is_spaced).count();
+        let is_grouped = match head.len() {
+            0 => false,
+            1..=3 => head.iter().all(|t| matches!(t.kind, Kind::Digit(_))),
+            _ => since_space == 2,
+        };
+        let is_fraction = self.tokens.get(at + 3).is_some_and(|t| t.is_mark('/'));
+        let is_zero = head.first().is_some_and(|t| t.kind == Kind::Digit(0));
+        let is_group = is_digit(at, true) && is_digit(at + 1, false) && is_digit(at + 2, false);
+        let ends = !is_digit(at + 3, false);
+        self.thousands
+            && decimals.is_none()
+            && is_grouped
+            && !is_zero
+            && is_group
+            && ends
+            && !is_fraction
     }
 
     /// A comma that three digits follow, and not four, behind one to three digits or such a group.
@@ -253,8 +366,8 @@ impl Parser<'_> {
     }
 }
 
-struct Literal {
-    value: BigRational,
+pub(super) struct Literal {
+    pub(super) value: BigRational,
     is_integer: bool,
 }
 

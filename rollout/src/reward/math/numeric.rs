@@ -3,6 +3,8 @@
 //! The points come from a salt, so that no response can be written for them, and are never small whole numbers. Both sides
 //! must agree wherever the second one (the data set's answer) has a value, at four points at least.
 
+use std::cmp::Ordering;
+
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Signed as _, ToPrimitive as _};
@@ -54,6 +56,23 @@ pub(crate) fn is_near(expr: &Expr, gold: &Expr, fuel: &mut Fuel) -> Result<bool,
     Ok(point
         .value(expr, false, fuel)?
         .is_near(&point.value(gold, false, fuel)?))
+}
+
+/// Which of two constants is less.
+pub(crate) fn order(a: &Expr, b: &Expr, fuel: &mut Fuel) -> Result<Ordering, Stop> {
+    if has_variables(a) || has_variables(b) {
+        return Err(Stop::Syntax);
+    }
+    let point = Point { salt: 0, number: 0 };
+    let (a, b) = (point.value(a, false, fuel)?, point.value(b, false, fuel)?);
+    let difference = a.add(&b.negated())?;
+    Ok(if difference.is_tiny() {
+        Ordering::Equal
+    } else if difference.is_negative() {
+        Ordering::Less
+    } else {
+        Ordering::Greater
+    })
 }
 
 pub(crate) fn has_variables(expr: &Expr) -> bool {

@@ -4,23 +4,19 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 
 use super::Stop;
+use super::command::is_value_command;
 use super::expr::Expr;
-use super::function::{binomial, factorial, is_function};
+use super::function::{factorial, is_function};
 use super::token::{Kind, Token};
-use super::variable::GREEK;
+use super::units::is_unit_word;
+use super::variable::{is_segment, segment_name};
 
 /// Deeper answers are no answers.
 const MAX_DEPTH: usize = 64;
 
 /// Parses all of `tokens`. `thousands`: a comma between a digit and three digits is part of the number.
 pub(crate) fn parse(tokens: &[Token], thousands: bool) -> Result<Expr, Stop> {
-    let mut parser = Parser {
-        tokens,
-        position: 0,
-        depth: 0,
-        thousands,
-        literal_end: None,
-    };
+    let mut parser = Parser::new(tokens, thousands);
     let expr = parser.sum()?;
     if parser.position == tokens.len() {
         Ok(expr)
@@ -38,7 +34,24 @@ pub(super) struct Parser<'a> {
     pub(super) literal_end: Option<usize>,
 }
 
+/// One plain number.
+pub(super) fn parse_number(tokens: &[Token]) -> Option<BigRational> {
+    let mut parser = Parser::new(tokens, true);
+    let literal = parser.literal().ok()?;
+    (parser.position == tokens.len()).then_some(literal.value)
+}
+
 impl<'a> Parser<'a> {
+    fn new(tokens: &'a [Token], thousands: bool) -> Self {
+        Self {
+            tokens,
+            position: 0,
+            depth: 0,
+            thousands,
+            literal_end: None,
+        }
+    }
+
     pub(super) fn peek(&self) -> Option<&'a Token> {
         self.tokens.get(self.position)
     }
@@ -142,7 +155,9 @@ impl<'a> Parser<'a> {
     pub(super) fn starts_factor(&self) -> bool {
         self.peek().is_some_and(|token| match &token.kind {
             Kind::Digit(_) | Kind::Letter(_) | Kind::Mark('(' | '{' | '√') => true,
-            Kind::Word(word) => matches!(word.as_str(), "sqrt" | "pi") || is_function(word),
+            Kind::Word(word) => {
+                matches!(word.as_str(), "sqrt" | "pi") || is_function(word) || is_product(token)
+            }
             Kind::Command(name) => is_value_command(name),
             Kind::Mark(_) | Kind::Row => false,
         })
@@ -263,6 +278,7 @@ impl<'a> Parser<'a> {
                     "pi" => Expr::Pi,
                     "sqrt" => Expr::Root(Box::new(self.plain_argument()?), Box::new(two())),
                     "infinity" => Expr::Variable("\\infty".to_owned()),
+                    word if is_product(token) => letters(word),
                     name => self.function(name)?,
                 }
             }
@@ -286,7 +302,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn group(&mut self, open: char, close: char) -> Result<Expr, Stop> {
+    pub(super) fn group(&mut self, open: char, close: char) -> Result<Expr, Stop> {
         self.expect(open)?;
         let value = self.sum()?;
         self.expect(close)?;
@@ -306,54 +322,6 @@ impl<'a> Parser<'a> {
         self.expect('}')?;
         Ok(value)
     }
-
-    fn command(&mut self, name: &str) -> Result<Expr, Stop> {
-        match name {
-            "pi" => Ok(Expr::Pi),
-            "frac" | "dfrac" | "tfrac" | "cfrac" => {
-                let numerator = self.argument()?;
-                let denominator = self.argument()?;
-                Ok(Expr::Quotient(Box::new(numerator), Box::new(denominator)))
-            }
-            "sqrt" => {
-                let index = if self.peek().is_some_and(|t| t.is_mark('[')) {
-                    self.group('[', ']')?
-                } else {
-                    two()
-                };
-                // `\sqrt(5)` is written by people who don't write TeX.
-                let radicand = if self.peek().is_some_and(|t| t.is_mark('(')) {
-                    self.group('(', ')')?
-                } else {
-                    self.argument()?
-                };
-                Ok(Expr::Root(Box::new(radicand), Box::new(index)))
-            }
-            "cbrt" => {
-                let radicand = if self
-                    .peek()
-                    .is_some_and(|t| matches!(t.kind, Kind::Digit(_)))
-                {
-                    self.number()?
-                } else {
-                    self.primary()?
-                };
-                let three = Expr::Number(BigRational::from(BigInt::from(3)));
-                Ok(Expr::Root(Box::new(radicand), Box::new(three)))
-            }
-            "binom" | "dbinom" | "tbinom" => {
-                let (n, k) = (self.argument()?, self.argument()?);
-                binomial(&n, &k).map(Expr::Number)
-            }
-            "angle" => self.angle(),
-            "emptyset" | "varnothing" => Ok(Expr::Variable("\\emptyset".to_owned())),
-            name if GREEK.contains(&name) || name == "infty" => {
-                let name = format!("\\{name}");
-                Ok(Expr::Variable(self.subscripted(name)?))
-            }
-            name => self.function(name),
-        }
-    }
 }
 
 pub(super) fn times(left: Expr, right: Expr) -> Expr {
@@ -366,26 +334,23 @@ pub(super) fn times(left: Expr, right: Expr) -> Expr {
     }
 }
 
-fn two() -> Expr {
+pub(super) fn two() -> Expr {
     Expr::Number(BigRational::from(BigInt::from(2)))
 }
 
-fn is_value_command(name: &str) -> bool {
-    const VALUES: [&str; 14] = [
-        "pi",
-        "frac",
-        "dfrac",
-        "tfrac",
-        "cfrac",
-        "sqrt",
-        "cbrt",
-        "binom",
-        "dbinom",
-        "tbinom",
-        "angle",
-        "infty",
-        "emptyset",
-        "varnothing",
-    ];
-    VALUES.contains(&name) || is_function(name) || GREEK.contains(&name)
+/// Two letters that are a unit elsewhere: `mg \sin\theta`.
+fn is_product(token: &Token) -> bool {
+    match &token.kind {
+        Kind::Word(word) => word.len() == 2 && !token.is_text && is_unit_word(word, false),
+        _ => false,
+    }
+}
+
+/// m times g; but `CM` is a segment.
+fn letters(word: &str) -> Expr {
+    if is_segment(word) {
+        return Expr::Variable(segment_name(word.chars().collect()));
+    }
+    let letters = word.chars().map(|c| Expr::Variable(c.to_string()));
+    Expr::Product(letters.collect())
 }

@@ -59,14 +59,34 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
         fold(c, &mut folded)?;
     }
     let folded = folded.replace("{,}", ",").replace(".}", "}");
+    let folded = folded
+        .replace("^{\\prime\\prime}", "''")
+        .replace("^{\\prime}", "'")
+        .replace("^\\prime", "'")
+        .replace("<=", "\\le ")
+        .replace(">=", "\\ge ");
+    // `$5` is money, `$5$` a formula.
+    let is_price = (folded.matches('$').count() - folded.matches("\\$").count()) % 2 == 1;
     let mut out = String::with_capacity(folded.len());
     let mut rest = folded.as_str();
-    let mut is_money = false;
-    while let Some(position) = rest.find(['\\', '$', '~']) {
+    let mut money = None;
+    while let Some(position) = rest.find(['\\', '$', '~', '€', '£', '¥', '₹', '¢']) {
         let (before, mark_on) = rest.split_at(position);
         out.push_str(before);
         let mut chars = mark_on.chars();
-        if chars.next() != Some('\\') {
+        let mark = chars.next();
+        if mark != Some('\\') {
+            let name = mark
+                .and_then(currency)
+                .filter(|_| is_price || mark != Some('$'));
+            match name {
+                Some(name) if out.trim().is_empty() => money = Some(name),
+                // `5€`
+                Some(name) if mark != Some('$') => {
+                    out.extend([" ", name]);
+                }
+                _ => {}
+            }
             out.push(' ');
             rest = chars.as_str();
             continue;
@@ -112,7 +132,9 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
             Some(',' | ';' | ':' | ' ' | '(' | ')' | '[' | ']' | '>') => out.push(' '),
             // `\$5` is 5 dollars; a bare `$` opens a formula.
             Some('$') => {
-                is_money |= out.trim().is_empty();
+                if out.trim().is_empty() {
+                    money = Some("dollars");
+                }
                 out.push(' ');
             }
             Some('%') => out.push('%'),
@@ -126,13 +148,26 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
     }
     out.push_str(rest);
     let answer = trim_ends(&out);
-    Some(
-        if is_money && answer.ends_with(|c: char| c.is_ascii_digit()) {
-            format!("{answer} dollars")
-        } else {
-            answer.to_owned()
-        },
-    )
+    let is_amount = answer.ends_with(|c: char| c.is_ascii_digit())
+        || ["thousand", "million", "billion"]
+            .iter()
+            .any(|scale| answer.ends_with(scale));
+    Some(match money.filter(|_| is_amount) {
+        Some(money) => format!("{answer} {money}"),
+        None => answer.to_owned(),
+    })
+}
+
+fn currency(mark: char) -> Option<&'static str> {
+    Some(match mark {
+        '$' => "dollars",
+        '€' => "euros",
+        '£' => "pounds",
+        '¥' => "yuan",
+        '₹' => "rupees",
+        '¢' => "cents",
+        _ => return None,
+    })
 }
 
 /// Whether a delimiter stands first.
@@ -236,7 +271,19 @@ fn fold(c: char, out: &mut String) -> Option<()> {
         '∈' => out.push_str("\\in "),
         '∅' => out.push_str("\\emptyset "),
         '△' => out.push_str("\\triangle "),
-        '“' | '”' => out.push('"'),
+        '“' | '”' | '″' => out.push('"'),
+        '【' => out.push('['),
+        '】' => out.push(']'),
+        'ℝ' => out.push_str("\\mathbb{R}"),
+        '\u{2126}' => out.push('Ω'),
+        '㎜' => out.push_str("mm"),
+        '㎝' => out.push_str("cm"),
+        '㎞' => out.push_str("km"),
+        '㎏' => out.push_str("kg"),
+        '㎠' => out.push_str("cm^2"),
+        '㎡' => out.push_str("m^2"),
+        '㎤' => out.push_str("cm^3"),
+        '㎥' => out.push_str("m^3"),
         '½' => out.push_str("\\frac{1}{2}"),
         '⅓' => out.push_str("\\frac{1}{3}"),
         '⅔' => out.push_str("\\frac{2}{3}"),

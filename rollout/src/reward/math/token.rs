@@ -41,13 +41,17 @@ impl Token {
         matches!(&self.kind, Kind::Command(name) if names.contains(&name.as_str()))
     }
 
+    /// In any case: units keep theirs.
     pub(crate) fn is_word(&self, words: &[&str]) -> bool {
-        matches!(&self.kind, Kind::Word(word) if words.contains(&word.as_str()))
+        match &self.kind {
+            Kind::Word(word) => words.iter().any(|own| own.eq_ignore_ascii_case(word)),
+            _ => false,
+        }
     }
 }
 
 /// Runs of plain letters that belong to formulas.
-pub(crate) const WORDS: [&str; 28] = [
+pub(crate) const WORDS: [&str; 34] = [
     "sqrt",
     "pi",
     "sin",
@@ -76,7 +80,38 @@ pub(crate) const WORDS: [&str; 28] = [
     "celsius",
     "fahrenheit",
     "infinity",
+    "to",
+    "dozen",
+    "hundred",
+    "thousand",
+    "million",
+    "billion",
 ];
+
+/// Whether `1st`, `22nd`, `13th` end so.
+fn is_ordinal(before: &[Token], run: &str) -> bool {
+    // `21^{st}`
+    let before = match before {
+        [before @ .., hat, open] if hat.is_mark('^') && open.is_mark('{') => before,
+        before => before,
+    };
+    let digit = |back: usize| {
+        let token = before.len().checked_sub(back).and_then(|at| before.get(at));
+        match token.map(|token| &token.kind) {
+            Some(Kind::Digit(digit)) => Some(*digit),
+            _ => None,
+        }
+    };
+    let ending = match (digit(2), digit(1)) {
+        (_, None) => return false,
+        (Some(1), _) => "th",
+        (_, Some(1)) => "st",
+        (_, Some(2)) => "nd",
+        (_, Some(3)) => "rd",
+        _ => "th",
+    };
+    run.eq_ignore_ascii_case(ending)
+}
 
 pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
     let mut tokens: Vec<Token> = Vec::new();
@@ -144,11 +179,16 @@ pub(crate) fn tokenize(normalised: &str) -> Result<Vec<Token>, Stop> {
             c if c.is_ascii_alphabetic() => {
                 let (run, behind) = rest.split_at(letters(rest));
                 let word = run.to_ascii_lowercase();
-                if WORDS.contains(&word.as_str())
-                    || is_unit_word(&word)
-                    || (is_text && run.len() > 1)
-                {
+                if WORDS.contains(&word.as_str()) {
                     push(Kind::Word(word));
+                } else if is_unit_word(run, is_text) {
+                    push(Kind::Word(run.to_owned()));
+                } else if is_text && run.len() > 1 || !is_spaced && is_ordinal(&tokens, run) {
+                    tokens.push(Token {
+                        kind: Kind::Word(word),
+                        is_spaced,
+                        is_text,
+                    });
                 } else {
                     for letter in run.chars() {
                         tokens.push(Token {

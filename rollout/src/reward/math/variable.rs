@@ -11,6 +11,17 @@ pub(crate) const GREEK: [&str; 16] = [
     "omega", "sigma", "rho", "tau", "psi", "eta",
 ];
 
+/// `AB` and `BA` are one.
+pub(super) fn segment_name(mut letters: Vec<char>) -> String {
+    letters.sort_unstable();
+    letters.into_iter().collect()
+}
+
+/// `CM` is one where no number stands before it.
+pub(crate) fn is_segment(word: &str) -> bool {
+    word.len() == 2 && word.chars().all(|c| c.is_ascii_uppercase())
+}
+
 impl Parser<'_> {
     /// `AB` is the length of a segment, and `BA` the same one; not A times B.
     pub(super) fn segment(&mut self, first: char) -> String {
@@ -25,8 +36,7 @@ impl Parser<'_> {
             letters.push(*letter);
             self.advance();
         }
-        letters.sort_unstable();
-        letters.into_iter().collect()
+        segment_name(letters)
     }
 
     /// `x_1`, `x_{12}`, `x_A`
