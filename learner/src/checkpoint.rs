@@ -22,6 +22,7 @@ use shared::run_dir;
 use tch::Device;
 
 use crate::adapter;
+use crate::best;
 use crate::model::Model;
 use crate::model::folder::copy_companions;
 use crate::model::lora::Lora;
@@ -123,11 +124,11 @@ impl Saved {
     }
 }
 
-/// Writes a checkpoint, keeps the newest `keep` ones, and returns its folder.
+/// Writes a checkpoint, keeps the newest `keep` ones and the best one, and returns its folder.
 pub fn save(run_dir: &Path, snapshot: &Snapshot<'_>, keep: usize) -> Result<PathBuf> {
     let root = root(run_dir);
     run_dir::create_folder(&root)?;
-    let target = root.join(format!("{PREFIX}{:08}", snapshot.step));
+    let target = path(run_dir, snapshot.step);
     let temporary = root.join(format!("{TEMPORARY_PREFIX}{:08}", snapshot.step));
     let written = write(&temporary, snapshot).and_then(|()| rename(&temporary, &target));
     if let Err(error) = written {
@@ -136,7 +137,7 @@ pub fn save(run_dir: &Path, snapshot: &Snapshot<'_>, keep: usize) -> Result<Path
         return Err(error.context(format!("cannot save the checkpoint {}", target.display())));
     }
     run_dir::sync_folder(&root)?;
-    prune(&root, keep)?;
+    prune(run_dir, keep)?;
     Ok(target)
 }
 
@@ -284,13 +285,16 @@ fn decode_records(mut bytes: &[u8]) -> Result<Vec<GroupRecord>> {
     Ok(records)
 }
 
-/// Removes all checkpoints but the newest `keep`, and what an interrupted save left.
-fn prune(root: &Path, keep: usize) -> Result<()> {
+/// Removes all checkpoints but the newest `keep` and the best one, and what an interrupted save left.
+pub fn prune(run_dir: &Path, keep: usize) -> Result<()> {
+    let root = &root(run_dir);
     for (_, leftover) in list(root, TEMPORARY_PREFIX)? {
         remove(&leftover)?;
     }
     let mut old = list(root, PREFIX)?;
     old.truncate(old.len().saturating_sub(keep.max(1)));
+    let best = best::step(run_dir);
+    old.retain(|(step, _)| Some(*step) != best);
     for (step, dir) in old {
         // Renamed first: a removal that is interrupted leaves no folder that looks whole.
         let doomed = root.join(format!("{TEMPORARY_PREFIX}{step:08}"));
@@ -328,6 +332,22 @@ fn list(root: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-fn root(run_dir: &Path) -> PathBuf {
+/// The name of the folder of a step.
+pub(crate) fn name(step: u64) -> String {
+    format!("{PREFIX}{step:08}")
+}
+
+/// The step of a folder's name.
+pub(crate) fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// The folder of a step.
+pub(crate) fn path(run_dir: &Path, step: u64) -> PathBuf {
+    root(run_dir).join(name(step))
+}
+
+/// The folder of all checkpoints of a run.
+pub(crate) fn root(run_dir: &Path) -> PathBuf {
     run_dir.join("checkpoints")
 }

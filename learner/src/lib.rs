@@ -4,11 +4,12 @@
 //!
 //! A run:
 //! - [`train`]: one training step
-//! - [`run`]: all of them; opening, resuming, ending; [`summary`], [`signals`], [`after_sync`]
+//! - [`run`]: all of them; `opening`, resuming, ending; [`summary`], [`signals`], [`after_sync`]
 //! - [`source`]: records from the rings of all rollouts, [`admission`]: which of them the model can take, [`ledger`] and
 //!   [`tally`]: the book of tickets
-//! - [`publish`]: parameters to the rollouts
-//! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly; [`adapter`]: LoRA's part of it, as PEFT has it
+//! - [`publish`]: parameters to the rollouts; [`validation`]: what they say of them
+//! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly; [`adapter`]: LoRA's part of it, as PEFT has it;
+//!   [`best`]: which one is to be kept
 //! - [`metrics`]: a step's numbers
 //!
 //! The algorithm, plain data and arithmetic:
@@ -40,6 +41,7 @@ pub mod after_sync;
 pub mod allocator;
 pub mod batch;
 pub mod bench;
+pub mod best;
 pub mod checkpoint;
 mod clock;
 pub mod device;
@@ -51,6 +53,7 @@ pub mod loss;
 pub mod metrics;
 pub mod model;
 mod numbers;
+mod opening;
 pub mod optimizer;
 pub mod publish;
 pub mod read;
@@ -67,3 +70,4 @@ mod test_records;
 pub mod token_weights;
 pub mod train;
 pub mod update;
+pub mod validation;

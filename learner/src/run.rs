@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::image::ImageProcessor;
@@ -11,20 +11,21 @@ use rustix::fs::Mode;
 use shared::config::{self, KlIn, RunConfig};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
-use shared::ring::Consumer;
 use shared::run_dir;
 use shared::telemetry::{Metrics, Source as MetricsSource, Telemetry};
+use shared::validation::Validation;
 
 use crate::adapter;
 use crate::after_sync::AfterSync;
+use crate::best;
 use crate::checkpoint::{self, Saved, Snapshot};
 use crate::device;
 use crate::ledger::Sampling;
 use crate::loss::LossSettings;
 use crate::metrics::StepReport;
 use crate::model::Model;
-use crate::model::lora::LoraSettings;
 use crate::model::selection::Selection;
+use crate::opening::{discard_rings, find_saved, report_start};
 use crate::optimizer::{AdamW, OptimizerSettings};
 use crate::reference_kl::KlController;
 use crate::source::{Source, SourceState};
@@ -32,6 +33,7 @@ use crate::summary::Summary;
 use crate::tally::Tally;
 use crate::train::{Stepped, Trainer};
 use crate::update::{Policy, UpdateSettings};
+use crate::validation::{self, Validations};
 
 /// Trains until all steps are done or `stop` goes up; both end with a checkpoint.
 pub fn run(config: &RunConfig, stop: &AtomicBool, telemetry: &Telemetry) -> Result<()> {
@@ -40,15 +42,24 @@ pub fn run(config: &RunConfig, stop: &AtomicBool, telemetry: &Telemetry) -> Resu
     let is_stopping = || stop.load(Ordering::SeqCst);
     let note = |text: &str| progress.note(text);
 
-    let weights = run.trainer.publish()?;
+    let weights = run.trainer.publish(run.validations.is_open())?;
     run.published(&weights);
+    if let Some(validation) = run.validated(&is_stopping, &note)? {
+        run.log_row(run.trainer.step, &validation::metrics(&validation))?;
+        run.keep_if_best(validation)?;
+    }
     while run.trainer.step < config.learner.steps && !is_stopping() {
-        match run.trainer.step(&is_stopping, &note)? {
+        match run.step(&is_stopping, &note)? {
             Stepped::Trained(weights, report) => {
                 run.published(&weights);
                 progress.step(report.step, &report.line());
-                run.log(&report)?;
+                run.validations.expect(report.step);
+                let validation = run.validated(&is_stopping, &note)?;
+                run.log(&report, validation.as_ref())?;
                 run.save_if_due()?;
+                if let Some(validation) = validation {
+                    run.keep_if_best(validation)?;
+                }
             }
             Stepped::Starved(tally) => return run.starved(&tally),
             Stepped::Stopped => break,
@@ -65,6 +76,7 @@ struct Run<'a> {
     config: &'a RunConfig,
     trainer: Trainer,
     metrics: Metrics,
+    validations: Validations,
     summary: Summary,
     after_sync: AfterSync,
     /// The newest publication.
@@ -102,7 +114,9 @@ impl<'a> Run<'a> {
         config::save(config)?;
         let step = saved.as_ref().map_or(0, |saved| saved.step);
         let mut metrics = Metrics::open(run_dir, MetricsSource::Learner)?;
-        metrics.rewind(step + 1)?;
+        // Only a validation has a row of step 0: a run that begins anew forgets it too.
+        metrics.rewind(saved.as_ref().map_or(0, |_| step + 1))?;
+        let validations = Validations::open(run_dir, args, saved.as_ref().map(|_| step))?;
 
         let resolved = config.resolved();
         let loss = loss_settings(config);
@@ -167,11 +181,17 @@ impl<'a> Run<'a> {
             config,
             trainer,
             metrics,
+            validations,
             summary: Summary::new(step),
             after_sync: AfterSync::new(args.after_sync.clone()),
             weights: PathBuf::new(),
             saved: saved_at,
         })
+    }
+
+    fn step(&mut self, is_stopping: &dyn Fn() -> bool, note: &dyn Fn(&str)) -> Result<Stepped> {
+        let is_due = |step| self.validations.is_due(step);
+        self.trainer.step(is_stopping, note, &is_due)
     }
 
     fn published(&mut self, weights: &Path) {
@@ -183,7 +203,31 @@ impl<'a> Run<'a> {
         );
     }
 
-    fn log(&mut self, report: &StepReport) -> Result<()> {
+    /// The answer about the version published last, where one was asked for; `None` when stopped before it came.
+    fn validated(
+        &mut self,
+        is_stopping: &dyn Fn() -> bool,
+        note: &dyn Fn(&str),
+    ) -> Result<Option<Validation>> {
+        if !self.validations.is_open() {
+            return Ok(None);
+        }
+        note("waiting for the validation");
+        self.trainer.validated(&mut self.validations, is_stopping)
+    }
+
+    /// Keeps the checkpoint of the best version so far, beside the newest ones.
+    fn keep_if_best(&mut self, validation: Validation) -> Result<()> {
+        if self.validations.add(validation) {
+            self.save()?;
+            let run_dir = &self.trainer.run_dir;
+            best::link(run_dir, self.trainer.step)?;
+            checkpoint::prune(run_dir, self.config.learner.keep_checkpoints)?;
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, report: &StepReport, validation: Option<&Validation>) -> Result<()> {
         for (index, update) in report
             .update
             .updates
@@ -210,8 +254,13 @@ impl<'a> Run<'a> {
         self.summary.add(report);
         let mut metrics = report.metrics();
         metrics.push(("sync/failed_commands", self.after_sync.num_failed() as f64));
+        metrics.extend(validation.map(validation::metrics).unwrap_or_default());
+        self.log_row(report.step, &metrics)
+    }
+
+    fn log_row(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         self.metrics
-            .log(report.step, &metrics)
+            .log(step, values)
             .context("cannot write metrics.jsonl")
     }
 
@@ -277,6 +326,9 @@ impl<'a> Run<'a> {
         {
             tracing::info!("{line}");
         }
+        if let Some(line) = self.validations.line() {
+            tracing::info!("{line}");
+        }
         Ok(())
     }
 }
@@ -324,74 +376,4 @@ fn config_now(config: &RunConfig, kl: &KlController) -> RunConfig {
         config.learner.objective.kl_coef = Some(kl.coefficient());
     }
     config
-}
-
-/// The checkpoint to go on from. Without `--resume` a run folder that has one is refused: training over it would lose it.
-fn find_saved(run_dir: &Path, resume: bool) -> Result<Option<Saved>> {
-    let saved = checkpoint::newest(run_dir)?;
-    match &saved {
-        Some(saved) => ensure!(
-            resume,
-            "{} has a checkpoint of step {}: add --resume to go on, or choose another --run-dir",
-            run_dir.display(),
-            saved.step
-        ),
-        None if resume => tracing::info!(
-            "no checkpoint yet in {}: starting at step 0",
-            run_dir.display()
-        ),
-        None => {}
-    }
-    Ok(saved)
-}
-
-/// A new run in a used folder: records that are left there may be of another configuration.
-fn discard_rings(control: &LearnerControl) -> Result<()> {
-    for path in control.ring_paths() {
-        let num_bytes = Consumer::open(&path)?.discard_unread();
-        if num_bytes > 0 {
-            tracing::info!(
-                "dropped {num_bytes} unread bytes of an earlier run in {}",
-                path.display()
-            );
-        }
-    }
-    Ok(())
-}
-
-fn report_start(config: &RunConfig, saved: Option<&Saved>, policy: &Policy) {
-    let num_trained: usize = policy
-        .model
-        .parameters()
-        .trainable()
-        .map(|parameter| parameter.tensor.numel())
-        .sum();
-    let (model, run_dir) = (config.run.model.display(), config.run.run_dir.display());
-    tracing::info!(
-        "{model}: {num_trained} trained parameters, libtorch {}; run folder {run_dir}",
-        device::version()
-    );
-    if let Some(lora) = policy.model.parameters().lora() {
-        let LoraSettings { rank, alpha, .. } = lora.settings();
-        tracing::info!(
-            "LoRA of rank {rank}, alpha {alpha}, on {} layers; all else is frozen",
-            lora.layers().len()
-        );
-    }
-    let Some(saved) = saved else { return };
-    tracing::info!(
-        "resuming after step {} from {}",
-        saved.step,
-        saved.dir.display()
-    );
-    let now = serde_json::to_value(config).unwrap_or_default();
-    for (table, keys) in now.as_object().into_iter().flatten() {
-        for (key, value) in keys.as_object().into_iter().flatten() {
-            let before = &saved.config[table][key];
-            let is_adaptive = key == "kl_coef" && config.learner.objective.kl_target.is_some();
-            if before != value && !is_adaptive {
-                tracing::warn!("[{table}] {key} was {before} at the checkpoint and is {value} now");
-            }
-        }
-    }
 }

@@ -143,6 +143,34 @@ impl Source {
         }
     }
 
+    /// Reads what arrives until `is_over`, which looks for something else. Where there `is_next` a batch, its tickets are open
+    /// meanwhile, as in [`Self::next_batch`].
+    pub fn read_until(
+        &mut self,
+        control: &mut LearnerControl,
+        version: PolicyVersion,
+        is_next: bool,
+        is_over: &mut dyn FnMut(&LearnerControl) -> Result<bool>,
+    ) -> Result<()> {
+        if is_next {
+            self.expire(control, version)?;
+        }
+        loop {
+            if is_next {
+                for ticket in self.ledger.open_more() {
+                    control.open(ticket)?;
+                }
+            }
+            if is_over(control)? {
+                return Ok(());
+            }
+            // The rings are emptied whatever is awaited: a rollout before a full one could not answer.
+            if !self.read(control, version)? {
+                control.wait_records(LOOK_EVERY)?;
+            }
+        }
+    }
+
     /// One look at everything: reads what has arrived, opens again what was lost. True when a record arrived.
     fn read(&mut self, control: &mut LearnerControl, version: PolicyVersion) -> Result<bool> {
         // Finished before the rings are read, and still without a record afterwards: lost.

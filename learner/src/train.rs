@@ -7,6 +7,7 @@ use shared::config::{ImportanceCorrection, KlIn, LearnerArgs, Resolved};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::record::Precision;
+use shared::validation::Validation;
 
 use crate::advantage::advantages;
 use crate::batch::{Batch, Group};
@@ -19,6 +20,7 @@ use crate::source::{Next, Source};
 use crate::tally::Tally;
 use crate::token_weights::TokenWeights;
 use crate::update::{Policy, Targets};
+use crate::validation::Validations;
 
 /// Everything that a step works on.
 #[derive(Debug)]
@@ -56,7 +58,14 @@ pub enum Stepped {
 
 impl Trainer {
     /// Takes one training step.
-    pub fn step(&mut self, is_stopping: &dyn Fn() -> bool, note: &dyn Fn(&str)) -> Result<Stepped> {
+    ///
+    /// `is_due` says whether the version that it publishes is to be validated.
+    pub fn step(
+        &mut self,
+        is_stopping: &dyn Fn() -> bool,
+        note: &dyn Fn(&str),
+        is_due: &dyn Fn(u64) -> bool,
+    ) -> Result<Stepped> {
         let mut clock = Clock::start();
         let mut timing = Timing::default();
         let version = PolicyVersion(self.step);
@@ -106,7 +115,7 @@ impl Trainer {
 
         // publish
         self.step += 1;
-        let weights = self.publish()?;
+        let weights = self.publish(is_due(self.step))?;
         timing.publish = clock.lap();
         timing.step = clock.total();
 
@@ -126,14 +135,33 @@ impl Trainer {
         Ok(Stepped::Trained(weights, Box::new(report)))
     }
 
-    /// Publishes the policy as the version of the steps taken so far.
-    pub fn publish(&self) -> Result<PathBuf> {
+    /// Publishes the policy as the version of the steps taken so far, to be validated or not.
+    pub fn publish(&self, is_validated: bool) -> Result<PathBuf> {
         publish(
             &self.run_dir,
             &self.control,
             PolicyVersion(self.step),
             self.policy.model.parameters(),
+            is_validated,
         )
+    }
+
+    /// Waits for what the rollouts say of the version published last, and reads meanwhile what they send for the next step.
+    /// `None` when stopped first.
+    pub fn validated(
+        &mut self,
+        validations: &mut Validations,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Option<Validation>> {
+        let (version, has_next) = (PolicyVersion(self.step), self.step < self.args.steps);
+        let mut answer = None;
+        let is_over = &mut |control: &LearnerControl| {
+            answer = validations.look(control, version)?;
+            Ok(answer.is_some() || is_stopping())
+        };
+        self.source
+            .read_until(&mut self.control, version, has_next, is_over)?;
+        Ok(answer)
     }
 
     /// The records' rewards, less the KL penalty where it stands in the reward; and the mean KL per token.

@@ -1,6 +1,6 @@
 //! First stage: claims tickets and turns them into prompts, just ahead of the engine.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -47,6 +47,8 @@ pub struct Claims<'a> {
     pub may_be_stale: bool,
     /// The announcement whose weights the engine runs.
     pub loaded: &'a AtomicU64,
+    /// Whether the engine is taken by a validation.
+    pub is_validating: &'a AtomicBool,
     /// Rung when the learner did something.
     pub wake: Sender<()>,
     /// To the engine.
@@ -69,9 +71,11 @@ impl Claims<'_> {
                 self.seat.heartbeat()?;
                 beat = Some(Instant::now());
             }
-            // A ticket is worth claiming once its weights are here; until then another rollout may be quicker.
-            let is_ready = self.may_be_stale
+            // A ticket is worth claiming once its weights are here and the engine is free; until then another rollout may be
+            // quicker.
+            let is_loaded = self.may_be_stale
                 || self.loaded.load(Ordering::Acquire) >= self.seat.publications();
+            let is_ready = is_loaded && !self.is_validating.load(Ordering::Acquire);
             let Some(ticket) = is_ready.then(|| self.seat.claim()).flatten() else {
                 let wait = if is_ready { WAIT } else { WAIT / 20 };
                 let has_news = self

@@ -1,5 +1,6 @@
-//! Last stage: verifies, writes the record into the ring, ends the ticket, keeps the books.
+//! Last stage: verifies, writes the record into the ring, ends the ticket, keeps the books. Of a validation, its files.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -12,6 +13,7 @@ use shared::ring::Producer;
 use shared::telemetry::{Metrics, Progress};
 
 use crate::channel::{Received, receive};
+use crate::eval::validation::Answers;
 use crate::group::{Finished, RecordMaker};
 use crate::occupancy::Stage;
 use crate::stats::{Counted, Counters, Sums};
@@ -23,13 +25,15 @@ const MAX_NAMED: u64 = 20;
 /// Of the name of a skipped sample: a data set may hold names of any length.
 const MAX_ID_CHARS: usize = 200;
 
-/// What became of a ticket.
+/// What comes out of the stages before.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Its group was generated.
+    /// A ticket's group was generated.
     Finished(Box<Finished>),
-    /// Its sample cannot be used.
+    /// A ticket's sample cannot be used.
     Skipped(Skipped),
+    /// A validation was answered.
+    Validated(Box<Answers>),
 }
 
 /// A sample that is passed over. Its ticket is answered all the same: a learner must not wait for it.
@@ -47,6 +51,8 @@ pub struct Skipped {
 pub struct Emitter<'a> {
     /// The place in the run.
     pub seat: &'a Seat,
+    /// The run folder.
+    pub run_dir: &'a Path,
     /// This process's ring.
     pub ring: Producer,
     /// Finished and skipped groups.
@@ -93,7 +99,15 @@ impl Emitter<'_> {
         while !is_stopping() {
             match clocks.waiting(Stage::Emit, || receive(&self.outcomes)) {
                 Received::Message(outcome) => {
-                    let (ticket, frame) = match self.frame(outcome) {
+                    let framed = match outcome {
+                        Outcome::Validated(answers) => {
+                            self.finish_validation(*answers)?;
+                            continue;
+                        }
+                        Outcome::Finished(finished) => self.frame(*finished),
+                        Outcome::Skipped(skipped) => Err(skipped),
+                    };
+                    let (ticket, frame) = match framed {
                         Ok((record, frame, counted)) => {
                             self.turn_page(&mut window, &mut total, version_of(&record))?;
                             window.sums.add(&record);
@@ -129,11 +143,7 @@ impl Emitter<'_> {
     }
 
     /// The record of a group with its bytes, and the engine's counters at its end; or why it cannot be sent.
-    fn frame(&self, outcome: Outcome) -> Result<(GroupRecord, Vec<u8>, Counted), Skipped> {
-        let finished = match outcome {
-            Outcome::Finished(finished) => *finished,
-            Outcome::Skipped(skipped) => return Err(skipped),
-        };
+    fn frame(&self, finished: Finished) -> Result<(GroupRecord, Vec<u8>, Counted), Skipped> {
         let counted = finished.counted;
         let (ticket, sample_id) = (
             finished.prepared.ticket,
@@ -157,6 +167,24 @@ impl Emitter<'_> {
             )));
         }
         Ok((record, frame, counted))
+    }
+
+    /// Judges the answers of a validation, writes them into the run folder and tells the learner.
+    fn finish_validation(&self, answers: Answers) -> Result<()> {
+        let publication = answers.publication;
+        if !self.seat.holds_validation(publication) {
+            return Ok(()); // a learner that started anew has asked anew
+        }
+        let validation = answers.finish(&self.records.verifier, self.run_dir)?;
+        // The counts are those of the training.
+        let _ = self.records.verifier.take_counts();
+        tracing::info!(
+            "validation of {}: {}",
+            validation.version,
+            validation.line()
+        );
+        self.seat.finish_validation(publication);
+        Ok(())
     }
 
     /// Writes a row when the records of another version begin.

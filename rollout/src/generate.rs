@@ -1,18 +1,20 @@
-//! Second stage: keeps the engine's rows full and its weights fresh.
+//! Second stage: keeps the engine's rows full and its weights fresh, and validates them when the learner asks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use crossbeam_channel::{Receiver, Sender, select};
 use shared::config::{NewWeights, RunConfig};
+use shared::control::Seat;
 use shared::ids::Ticket;
 
 use crate::channel::{Received, receive, send};
 use crate::claim::Prepared;
 use crate::emit::Outcome;
 use crate::engine::{Engine, EngineSettings, Job, Threads};
+use crate::eval::validation::{NO_DATA, Validator};
 use crate::group::Finished;
 use crate::occupancy::Stage;
 use crate::reload::Loaded;
@@ -23,8 +25,12 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// The engine with what feeds it.
 pub struct Generator<'a> {
+    /// The place in the run.
+    pub seat: &'a Seat,
     /// How to generate.
     pub settings: EngineSettings,
+    /// How to validate.
+    pub validator: Option<Validator>,
     /// Responses per prompt, G.
     pub group_size: usize,
     /// The compute threads, of which the generator's own is one.
@@ -39,6 +45,8 @@ pub struct Generator<'a> {
     pub outcomes: Sender<Outcome>,
     /// The announcement whose weights are in use.
     pub loaded: &'a AtomicU64,
+    /// Whether a validation has the engine, or will have it as soon as the groups under way are finished.
+    pub is_validating: &'a AtomicBool,
     /// What was done.
     pub counters: &'a Counters,
 }
@@ -97,7 +105,7 @@ impl Generator<'_> {
         let Some(first) = self.first_model(is_stopping) else {
             return Ok(());
         };
-        self.loaded.store(first.publication, Ordering::Release);
+        let mut publication = first.publication;
         let mut engine = Engine::new(self.settings.clone(), first.model, first.version)?;
         let mut under_way: HashMap<Ticket, Prepared> = HashMap::new();
         let mut next_prompt: Option<Prepared> = None;
@@ -105,17 +113,28 @@ impl Generator<'_> {
         let mut steps_waited = 0; // by the first of the weights that wait
         let never = crossbeam_channel::never();
         let clocks = &self.counters.clocks;
+        let mut validates = false;
         while !is_stopping() {
             next_model = self.models.try_iter().last().or(next_model);
-            if (engine.is_idle() || self.when.is_due(steps_waited))
+            if !validates
+                && (engine.is_idle() || self.when.is_due(steps_waited))
                 && let Some(new) = next_model.take()
             {
                 engine.set_model(new.model, new.version);
                 steps_waited = 0;
-                self.loaded.store(new.publication, Ordering::Release);
+                publication = new.publication;
+            }
+            validates = validates || self.takes_validation(publication)?;
+            self.loaded.store(publication, Ordering::Release);
+            if validates && engine.is_idle() {
+                if !self.validate(&mut engine, publication, is_stopping)? {
+                    return Ok(());
+                }
+                validates = false;
+                continue;
             }
             // Prompts: as many as have free rows.
-            let is_held = next_model.is_some() && self.when.holds_groups();
+            let is_held = validates || (next_model.is_some() && self.when.holds_groups());
             while !is_held && engine.has_room() {
                 let Some(prompt) = next_prompt.take().or_else(|| self.prepared.try_recv().ok())
                 else {
@@ -164,6 +183,45 @@ impl Generator<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether these weights are to be validated here: no group begins until that is done, and no other weights are taken.
+    fn takes_validation(&self, publication: u64) -> Result<bool> {
+        if self.validator.is_none() {
+            if self.seat.is_validation_asked(publication) {
+                bail!("{NO_DATA}");
+            }
+            return Ok(false);
+        }
+        let is_ours = self.seat.claim_validation(publication);
+        if is_ours {
+            self.is_validating.store(true, Ordering::Release);
+        }
+        Ok(is_ours)
+    }
+
+    /// Validates on an idle engine; false when told to stop.
+    fn validate(
+        &self,
+        engine: &mut Engine,
+        publication: u64,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<bool> {
+        let Some(validator) = &self.validator else {
+            return Ok(true);
+        };
+        // A learner that started anew asks anew, of weights that are still to be loaded.
+        let is_wanted = || self.seat.holds_validation(publication);
+        let answers = validator.answer(engine, publication, &is_wanted, is_stopping)?;
+        engine.set_sampling(self.settings.sampling.clone());
+        self.is_validating.store(false, Ordering::Release);
+        let Some(answers) = answers else {
+            return Ok(!is_stopping());
+        };
+        let outcome = Outcome::Validated(Box::new(answers));
+        Ok(self.counters.clocks.blocked(Stage::Generate, || {
+            send(&self.outcomes, outcome, is_stopping)
+        }))
     }
 
     fn step(&self, engine: &mut Engine) -> Result<()> {

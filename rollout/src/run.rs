@@ -2,17 +2,18 @@
 //!
 //! ```text
 //!  control page: tickets ──► claim ──prepared──► generate ──outcomes──► emit ──► ring ──► learner
-//!                versions ──► reload ──models──────┘  (claim ──skipped──┘)
+//!                versions ──► reload ──models──────┘  (claim ──skipped──┘)  └──► validation/
+//!                validation asked ─────────────────┘
 //! ```
 //!
 //! Every stage is a thread. Whichever fails or is told to stop first takes the others along; what is unfinished goes back to
 //! the board when the seat is left.
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam_channel::bounded;
 use models::processor::Processor;
 use shared::config::RunConfig;
@@ -102,6 +103,14 @@ fn check_early(config: &RunConfig, given: Given) -> Result<()> {
         let keys = config.rollout.source.keys();
         Dataset::open_with(&config.rollout.data, &keys, &DatasetLimits::default())?;
     }
+    if let Some(data) = &config.rollout.validation_data {
+        let keys = config.rollout.source.keys();
+        Dataset::open_with(data, &keys, &DatasetLimits::default()).context("--validation-data")?;
+    } else if config.rollout.validation_limit.is_some() {
+        bail!(
+            "--validation-limit has no effect without --validation-data: give that, or leave it out"
+        );
+    }
     Ok(())
 }
 
@@ -123,9 +132,11 @@ fn stages(
         records,
         samples,
         prompts,
+        validator,
     } = setup;
     let may_be_stale = config.learner.max_staleness > 0;
     let (counters, loaded) = (Counters::default(), AtomicU64::new(0));
+    let is_validating = AtomicBool::new(false);
 
     let (prepared_out, prepared_in) = bounded(PREPARED);
     let (outcomes_out, outcomes_in) = bounded(OUTCOMES);
@@ -137,13 +148,16 @@ fn stages(
         prompts,
         may_be_stale,
         loaded: &loaded,
+        is_validating: &is_validating,
         wake: wake_out,
         prepared: prepared_out,
         outcomes: outcomes_out.clone(),
         clocks: &counters.clocks,
     };
     let generator = Generator {
+        seat,
         settings: engine,
+        validator,
         group_size: config.rollout.group_size,
         threads: Threads::new(config.rollout.threads, config.rollout.pin_threads),
         when: TakeWeights::from(config),
@@ -151,10 +165,12 @@ fn stages(
         models: models_in,
         outcomes: outcomes_out,
         loaded: &loaded,
+        is_validating: &is_validating,
         counters: &counters,
     };
     let emitter = Emitter {
         seat,
+        run_dir,
         ring,
         outcomes: outcomes_in,
         records,

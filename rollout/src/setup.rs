@@ -11,6 +11,7 @@ use shared::dataset::{Dataset, DatasetLimits};
 use crate::available::Available;
 use crate::dataset::Samples;
 use crate::engine::{EngineSettings, KvCache, Threads, blocks_of};
+use crate::eval::validation::Validator;
 use crate::group::RecordMaker;
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
@@ -30,6 +31,8 @@ pub struct Setup {
     pub samples: Samples,
     /// How to ask.
     pub prompts: PromptBuilder,
+    /// How to validate, where there is a data set for it.
+    pub validator: Option<Validator>,
 }
 
 impl Setup {
@@ -49,6 +52,7 @@ impl Setup {
         }
         let dataset =
             Dataset::open_with(&args.data, &args.source.keys(), &DatasetLimits::default())?;
+        let validator = Validator::new(config, &processor)?;
         let template = args.prompt_template.as_deref();
         Ok(Self {
             engine: EngineSettings {
@@ -78,6 +82,7 @@ impl Setup {
                 Some(blank(args.blank)),
                 args.max_prompt_tokens,
             )?,
+            validator,
             loader,
         })
     }

@@ -5,7 +5,7 @@
 //! - `ids`, `record`, `codec`: a group record and its bytes
 //! - `ring`: the queue that records travel through, one per rollout process
 //! - `control`: newest policy version, tickets and seats, one page per run
-//! - `weights`: publications of a policy
+//! - `weights`: publications of a policy; `validation`: what one was worth
 //! - `run_dir`: the folder that all of these live in
 //! - `dataset`: problems with images, from parquet or JSON lines
 //! - `config`: one `RunConfig`: defaults < file < command line
@@ -35,6 +35,8 @@ pub mod ring;
 pub mod run_dir;
 #[cfg(not(loom))]
 pub mod telemetry;
+#[cfg(not(loom))]
+pub mod validation;
 #[cfg(not(loom))]
 pub mod weights;
 

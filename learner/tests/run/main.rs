@@ -24,6 +24,7 @@ mod lora;
 mod mid_batch;
 mod source;
 mod update;
+mod validation;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 

@@ -161,6 +161,12 @@ impl Engine {
         self.retiring = old.retire();
     }
 
+    /// Draws tokens another way from here on. To be called when idle: what is under way would change its distribution.
+    pub fn set_sampling(&mut self, sampling: Sampling) {
+        self.samplers = sample::samplers(&sampling);
+        self.settings.sampling = sampling;
+    }
+
     fn finish_retiring(&mut self) {
         if let Some(thread) = self.retiring.take() {
             // A panic there has been reported by itself.

@@ -3,12 +3,14 @@
 //! # Layout
 //! - `args`: the command line; `source`: which weights with which processor
 //! - [`benchmark`]: a file per benchmark; `questions`, `question`: what is asked, of a data set or a benchmark
-//! - `prompts`: how it is put; `generate`: questions -> predictions
+//! - `prompts`: how it is put; `asker`: questions -> predictions; `generate`: all of them, scored as they come
+//! - [`validation`]: the same within a run, between two of its batches
 //! - `rules`: the verdict on a response; `judge`: a second opinion on what the rules hold wrong
 //! - `predictions`: the file of all responses, which an evaluation goes on from
 //! - `problems`: figures and groups; `report`: how all is shown; `interval`: how sure they are, pass@k
 
 mod args;
+mod asker;
 pub mod benchmark;
 mod generate;
 mod interval;
@@ -21,6 +23,7 @@ mod questions;
 mod report;
 mod rules;
 mod source;
+pub mod validation;
 
 pub use args::{EXAMPLES, EvalArgs, JudgeArgs};
 pub use benchmark::Benchmark;
@@ -35,7 +38,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum as _;
 use models::config::ModelConfig;
 use models::processor::Processor;
 use shared::ids::PolicyVersion;
@@ -48,7 +50,8 @@ use crate::sampler::{EntropyKind, Sampling};
 use crate::setup::{cache_blocks, to_f32};
 use crate::stop::Stop;
 use crate::weights_file::WeightsFile;
-use generate::{Generation, Skipped};
+use asker::Skipped;
+use generate::Generation;
 use judge::Judge;
 use predictions::Predictions;
 use prompts::Prompts;
@@ -207,12 +210,22 @@ fn engine_settings(args: &EvalArgs, processor: &Processor) -> Result<EngineSetti
             temperature: to_f32(args.temperature()),
             top_p: to_f32(args.top_p),
             top_k: args.top_k,
-            entropy: EntropyKind::Full,
-            nucleus_p: 1.0,
-            banned: processor.config.tokens.banned(),
-            num_tokens: processor.tokenizer.num_ids(),
+            ..greedy(processor)
         },
     })
+}
+
+/// The most likely token at each step.
+fn greedy(processor: &Processor) -> Sampling {
+    Sampling {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        entropy: EntropyKind::Full,
+        nucleus_p: 1.0,
+        banned: processor.config.tokens.banned(),
+        num_tokens: processor.tokenizer.num_ids(),
+    }
 }
 
 fn settings(args: &EvalArgs, source: &EvalSource, prompts: &Prompts) -> Settings {
@@ -228,10 +241,7 @@ fn settings(args: &EvalArgs, source: &EvalSource, prompts: &Prompts) -> Settings
         with_text_rows: args.with_text_rows,
         max_prompt_tokens: args.max_prompt_tokens,
         max_response_tokens: args.max_response_tokens,
-        precision: args
-            .precision
-            .to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned()),
+        precision: args.precision.to_string(),
         temperature: args.temperature(),
         top_p: args.top_p,
         top_k: args.top_k,

@@ -70,6 +70,26 @@ pub(super) struct Prediction {
     pub is_well_formed: bool,
 }
 
+impl Prediction {
+    /// Of a question that got no response.
+    pub(super) fn unanswered(question: Question, sample: usize) -> Self {
+        Self {
+            question,
+            sample,
+            prompt: String::new(),
+            response: None,
+            finish: String::new(),
+            num_tokens: 0,
+            error: None,
+            extraction: None,
+            is_right_by_rules: false,
+            judge: None,
+            is_right: false,
+            is_well_formed: false,
+        }
+    }
+}
+
 /// What a judge said.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub(super) struct JudgeVerdict {
@@ -185,6 +205,11 @@ impl Predictions {
         let Some((path, _)) = &self.file else {
             return Ok(());
         };
+        self.write(path)
+    }
+
+    /// Writes all of it to a file, whole or not at all.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         let failed = || format!("cannot write {}", path.display());
         let mut copy = tempfile::Builder::new()

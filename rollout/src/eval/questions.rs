@@ -1,7 +1,7 @@
 //! What is asked: the rows of a data set, or the questions of a benchmark.
 
 use anyhow::{Context as _, Result};
-use shared::dataset::{Dataset, DatasetLimits, Error, Sample};
+use shared::dataset::{DataKeys, Dataset, DatasetLimits, Error, Sample};
 
 use super::args::EvalArgs;
 use super::benchmark::{Benchmark, Options, Table};
@@ -43,6 +43,22 @@ impl Questions {
                 dataset: Dataset::open_with(data, &args.source.keys(), &DatasetLimits::default())?,
                 counts_all: benchmark.is_some(),
             }),
+        }
+    }
+
+    /// Of a data set, as a run is trained on.
+    pub(super) fn of_data(data: &str, keys: &DataKeys) -> Result<Self> {
+        Ok(Self::Data {
+            dataset: Dataset::open_with(data, keys, &DatasetLimits::default())?,
+            counts_all: false,
+        })
+    }
+
+    /// Whether a question that cannot be asked is wrong: of a benchmark nothing is left out.
+    pub(super) fn counts_all(&self) -> bool {
+        match self {
+            Self::Data { counts_all, .. } => *counts_all,
+            Self::Table(..) => true,
         }
     }
 

@@ -6,8 +6,8 @@ use std::io::Write;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::asker::Skipped;
 use super::benchmark::Figure;
-use super::generate::Skipped;
 use super::interval::{interval, mean, pass_at_k, standard_error, to_f64};
 use super::predictions::{Prediction, Predictions, Settings};
 use super::problems::{Group, Problem, figures, groups, problems, with_clusters};

@@ -138,6 +138,11 @@ pub struct LearnerArgs {
     #[serde(skip)]
     pub resume: bool,
 
+    /// Have a rollout answer its --validation-data greedily every N rollout batches, as well as before the first one and after
+    /// the last; the best checkpoint so far stays, as checkpoints/best. 0 = off
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole, help_heading = "Checkpoints")]
+    pub validate_every: u64,
+
     /// Shell command to run after each publication of weights, such as scripts/export_onnx.sh
     #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString, help_heading = "Checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]

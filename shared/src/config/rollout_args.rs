@@ -57,6 +57,16 @@ pub struct RolloutArgs {
     #[arg(value_hint = ValueHint::AnyPath, help_heading = "Data")]
     pub data: String,
 
+    /// Data set for the learner's --validate-every, named like --data and read like it: every row once, in order, greedily
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, help_heading = "Data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_data: Option<String>,
+
+    /// Validate on its first N problems only [default: all of them]
+    #[arg(long, value_name = "N", value_parser = at_least(1), help_heading = "Data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_limit: Option<usize>,
+
     /// How its columns are read.
     #[command(flatten)]
     #[serde(flatten)]

@@ -9,6 +9,7 @@ use super::board::{Entry, Holder, TicketState};
 use super::page::{self, Page};
 use super::process::{Process, machine};
 use super::seats::{SeatInfo, Seats};
+use super::validation::{Stage, ValidationState};
 use crate::error::{Error, Result};
 use crate::ids::{PolicyVersion, Ticket};
 use crate::run_dir;
@@ -67,6 +68,48 @@ impl LearnerControl {
     /// Announces weights that are durable under their name. May go back, after a resume.
     pub fn publish(&self, version: PolicyVersion) {
         self.page.set_version(version);
+    }
+
+    /// The same, and asks for a validation of that version: a rollout answers before it generates with those weights.
+    pub fn publish_to_validate(&self, version: PolicyVersion) {
+        // Asked first: who finds the announcement finds the question.
+        self.page
+            .validation()
+            .ask(self.page.publications().saturating_add(1));
+        self.publish(version);
+    }
+
+    /// Asks once more for a validation of the version announced last: its answer is of no use.
+    pub fn validate_again(&self) {
+        self.page.validation().ask(self.page.publications());
+        self.page.notify_rollouts();
+    }
+
+    /// Where the validation of the version announced last is; `None` when none was asked for. What a process that is gone
+    /// was answering is asked for again.
+    pub fn validation(&self) -> Option<ValidationState> {
+        let (validation, publication) = (self.page.validation(), self.page.publications());
+        let stage = validation.stage(publication);
+        match stage {
+            Stage::None => None,
+            Stage::Asked => Some(ValidationState::Asked),
+            Stage::Done => Some(ValidationState::Done),
+            Stage::Held(holder) if self.page.seats().is_holding(holder) => {
+                let seat = Seats::seat_of(holder);
+                Some(ValidationState::Held { seat })
+            }
+            Stage::Held(_) => {
+                if validation.change(publication, stage, Stage::Asked) {
+                    self.page.notify_rollouts();
+                }
+                Some(ValidationState::Asked)
+            }
+        }
+    }
+
+    /// How many announcements there were, on this page.
+    pub fn publications(&self) -> u64 {
+        self.page.publications()
     }
 
     /// The version announced last, by this learner or the one before; `None` on a new page.

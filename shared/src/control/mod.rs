@@ -5,6 +5,7 @@
 //! - `page`: the file and its words; newest policy version, stop flag, signals
 //! - `board`: which tickets are open, held, or neither
 //! - `seats`: a place per rollout process
+//! - `validation`: whether the newest version is to be validated, and by whom it is being
 //! - `process`: whether a process still lives
 //! - `learner`, `rollout`: the two sides of it
 //!
@@ -25,6 +26,7 @@ mod page;
 mod process;
 mod rollout;
 mod seats;
+mod validation;
 
 #[cfg(test)]
 mod tests;
@@ -33,3 +35,4 @@ pub use board::{CAPACITY as BOARD_CAPACITY, TicketState};
 pub use learner::LearnerControl;
 pub use rollout::{Seat, Waiting};
 pub use seats::{MAX_SEATS, SeatInfo, SeatStatus};
+pub use validation::ValidationState;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::board::{self, Board};
 use super::process::Process;
 use super::seats::{self, Seats};
+use super::validation::Validation;
 use crate::error::{Error, Result};
 use crate::ids::PolicyVersion;
 use crate::ring::storage::{Format, Mapped, Storage};
@@ -28,6 +29,8 @@ const GENERATION: usize = 10;
 const VERSION: usize = 11;
 const PUBLICATIONS: usize = 12;
 const STOP: usize = 13;
+/// Zero, which asks for nothing, on a page of a build that did not know it: hence no new version of the layout.
+const VALIDATION: usize = 14;
 const BASE: usize = 16;
 const HORIZON: usize = 17;
 
@@ -75,6 +78,7 @@ impl Page {
     pub(super) fn reset(&self, machine: u64) {
         self.seats().reset();
         self.board().reset();
+        self.validation().reset();
         self.set(VERSION, 0);
         self.set(MACHINE, machine);
     }
@@ -136,6 +140,10 @@ impl Page {
             self.storage.header(BASE),
             self.storage.header(HORIZON),
         )
+    }
+
+    pub(super) fn validation(&self) -> Validation<'_> {
+        Validation::new(self.storage.header(VALIDATION))
     }
 
     pub(super) fn notify_rollouts(&self) {

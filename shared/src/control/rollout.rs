@@ -10,6 +10,7 @@ use super::board::{Entry, Holder};
 use super::page::{self, Page};
 use super::process::{Process, machine};
 use super::seats::{self, MAX_SEATS};
+use super::validation::Stage;
 use crate::error::{Error, Result};
 use crate::ids::{PolicyVersion, Ticket};
 use crate::ring::sync::{AtomicU32, Ordering};
@@ -155,6 +156,37 @@ impl Seat {
         self.page.publications()
     }
 
+    /// Whether a validation was asked for with this announcement and nobody has it yet.
+    pub fn is_validation_asked(&self, publication: u64) -> bool {
+        self.page.validation().stage(publication) == Stage::Asked
+    }
+
+    /// Takes that validation; false when there is none, or another seat has it.
+    pub fn claim_validation(&self, publication: u64) -> bool {
+        let held = Stage::Held(self.holder);
+        self.is_validation_asked(publication)
+            && self
+                .page
+                .validation()
+                .change(publication, Stage::Asked, held)
+    }
+
+    /// Whether that validation is still this seat's: a learner that started anew asks anew.
+    pub fn holds_validation(&self, publication: u64) -> bool {
+        self.page.validation().stage(publication) == Stage::Held(self.holder)
+    }
+
+    /// Ends it: its file is there. False when it was no longer wanted.
+    pub fn finish_validation(&self, publication: u64) -> bool {
+        let held = Stage::Held(self.holder);
+        let is_finished = self
+            .page
+            .validation()
+            .change(publication, held, Stage::Done);
+        self.page.notify_learner();
+        is_finished
+    }
+
     /// How many learners the run has had.
     pub fn learner_generation(&self) -> u64 {
         self.page.generation()
@@ -222,6 +254,7 @@ impl Drop for Seat {
         for ticket in unfinished {
             self.end(ticket, Entry::Open);
         }
+        self.page.validation().give_back(self.holder);
         self.page.seats().leave(self.index, self.process);
         self.page.notify_rollouts();
         self.page.notify_learner();

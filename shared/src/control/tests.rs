@@ -366,3 +366,60 @@ fn a_page_of_another_layout_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_validation_is_asked_with_its_announcement_and_answered_once() {
+    let (run_dir, control) = run();
+    let (seat, other) = (join(run_dir.path()), join(run_dir.path()));
+    control.publish(PolicyVersion(0));
+    assert_eq!(control.validation(), None);
+    assert!(!seat.claim_validation(seat.publications()));
+
+    control.publish_to_validate(PolicyVersion(1));
+    assert_eq!(control.validation(), Some(ValidationState::Asked));
+    let publication = seat.publications();
+    assert!(seat.is_validation_asked(publication));
+    assert!(
+        !seat.claim_validation(publication - 1),
+        "its weights are not loaded yet"
+    );
+    assert!(seat.claim_validation(publication));
+    assert!(!other.claim_validation(publication) && !other.holds_validation(publication));
+    assert_eq!(
+        control.validation(),
+        Some(ValidationState::Held { seat: 0 })
+    );
+    // Whoever leaves gives it back.
+    drop(seat);
+    assert_eq!(control.validation(), Some(ValidationState::Asked));
+    assert!(other.claim_validation(publication) && other.finish_validation(publication));
+    assert_eq!(control.validation(), Some(ValidationState::Done));
+    assert!(!other.finish_validation(publication));
+    // An answer that cannot be used, and the next version, which is not to be validated.
+    control.validate_again();
+    assert!(other.claim_validation(publication));
+    control.publish(PolicyVersion(2));
+    assert_eq!(control.validation(), None);
+    // Another learner asks for the same version once more: the answer under way is of other weights.
+    drop(control);
+    let control = LearnerControl::create_or_open(run_dir.path()).unwrap();
+    control.publish_to_validate(PolicyVersion(1));
+    assert!(!other.holds_validation(publication) && !other.finish_validation(publication));
+    assert_eq!(control.validation(), Some(ValidationState::Asked));
+    assert!(other.claim_validation(control.publications()));
+}
+
+#[test]
+fn a_dead_seats_validation_is_asked_again() {
+    let (run_dir, control) = run();
+    let seat = join(run_dir.path());
+    control.publish_to_validate(PolicyVersion(0));
+    assert!(seat.claim_validation(1));
+    kill_owner(run_dir.path(), 0);
+    assert_eq!(control.validation(), Some(ValidationState::Asked));
+    let next = join(run_dir.path());
+    assert_eq!(next.index(), 0);
+    assert!(!seat.holds_validation(1) && !seat.finish_validation(1));
+    assert!(next.claim_validation(1) && !seat.holds_validation(1));
+    std::mem::forget(seat);
+}

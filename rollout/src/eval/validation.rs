@@ -1,0 +1,227 @@
+//! A run's validation: the weights in use answer a data set as `rollout eval` would have them do, between two batches.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use models::processor::Processor;
+use shared::config::{RolloutArgs, RunConfig};
+use shared::ids::PolicyVersion;
+use shared::validation::{self, Validation};
+use shared::weights;
+
+use super::asker::{Asker, Skipped};
+use super::greedy;
+use super::interval::{interval, mean, to_f64};
+use super::predictions::{Prediction, Predictions, Settings};
+use super::prompts::{ImageRule, Prompts, Protocol};
+use super::questions::Questions;
+use super::rules;
+use crate::engine::Engine;
+use crate::reward::Verifier;
+use crate::sampler::Sampling;
+
+/// Of why a sample was skipped: a data set may hold names of any length.
+const MAX_REASON_CHARS: usize = 300;
+
+/// What a rollout without the data set says when it would have to validate.
+pub const NO_DATA: &str = "the learner of this run validates (--validate-every), and this rollout has no data set for it: \
+    give --validation-data, or start the learner with --validate-every 0";
+
+/// All that a validation takes beside the engine.
+pub struct Validator {
+    questions: Questions,
+    num_questions: usize,
+    prompts: Prompts,
+    sampling: Sampling,
+    data: String,
+    limit: Option<usize>,
+    settings: Settings,
+}
+
+/// The responses of a version, without verdicts.
+#[derive(Debug)]
+pub struct Answers {
+    version: PolicyVersion,
+    /// The announcement that its weights came with.
+    pub publication: u64,
+    data: String,
+    limit: Option<usize>,
+    settings: Settings,
+    predictions: Vec<Prediction>,
+    skipped: Skipped,
+    started: Instant,
+}
+
+impl Validator {
+    /// Reads the data set, if one was given. `processor` is that of the run.
+    ///
+    /// # Errors
+    /// A data set that cannot be read; or none, where the learner will ask.
+    pub fn new(config: &RunConfig, processor: &Arc<Processor>) -> Result<Option<Self>> {
+        let args = &config.rollout;
+        let Some(data) = args.validation_data.clone() else {
+            if config.learner.validate_every > 0 {
+                bail!("{NO_DATA}");
+            }
+            return Ok(None);
+        };
+        let questions =
+            Questions::of_data(&data, &args.source.keys()).context("--validation-data")?;
+        let limit = args.validation_limit;
+        let prompts = Prompts::new(
+            Arc::clone(processor),
+            args.prompt_template.as_deref(),
+            args.max_prompt_tokens,
+            Protocol::Model,
+            ImageRule::Model,
+        )?;
+        Ok(Some(Self {
+            num_questions: limit.map_or(questions.len(), |limit| limit.min(questions.len())),
+            questions,
+            sampling: greedy(processor),
+            settings: settings(args, config.run.seed, &data, prompts.template()),
+            prompts,
+            data,
+            limit,
+        }))
+    }
+
+    /// Answers on `engine`, which is idle and is left so, unless it is told to stop. `None` then, and when the answers are no
+    /// longer wanted. The engine goes on greedily: what it drew by before is for the caller to bring back.
+    ///
+    /// # Errors
+    /// The engine's, a data set that has become unreadable, or not one question that could be asked.
+    pub fn answer(
+        &self,
+        engine: &mut Engine,
+        publication: u64,
+        is_wanted: &dyn Fn() -> bool,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Option<Answers>> {
+        let started = Instant::now();
+        engine.set_sampling(self.sampling.clone());
+        let mut asker = Asker::new(&self.questions, &self.prompts, 1, 0..self.num_questions);
+        let mut predictions = Vec::with_capacity(self.num_questions);
+        let mut is_whole = true;
+        while let Some(made) = asker.advance(engine)? {
+            predictions.extend(made);
+            if is_stopping() {
+                return Ok(None);
+            }
+            if is_whole && !is_wanted() {
+                is_whole = false;
+                asker.abandon();
+            }
+        }
+        if !is_whole {
+            return Ok(None);
+        }
+        let skipped = asker.into_skipped();
+        if predictions.is_empty() {
+            bail!(
+                "no sample of --validation-data {} could be asked; {} were skipped, the first because of this: {}",
+                self.data,
+                skipped.count,
+                skipped.named.first().map_or("?", String::as_str)
+            );
+        }
+        Ok(Some(Answers {
+            version: engine.version(),
+            publication,
+            data: self.data.clone(),
+            limit: self.limit,
+            settings: self.settings.clone(),
+            predictions,
+            skipped,
+            started,
+        }))
+    }
+}
+
+impl Answers {
+    /// Judges the responses as those of the training are judged, and writes them and what they come to into the run folder.
+    ///
+    /// # Errors
+    /// Files that cannot be written.
+    pub fn finish(mut self, verifier: &Verifier, run_dir: &Path) -> Result<Validation> {
+        let mut accuracies = Vec::with_capacity(self.predictions.len());
+        for prediction in &mut self.predictions {
+            accuracies.push((
+                prediction.question.cluster.clone(),
+                judge(prediction, verifier),
+            ));
+        }
+        let lines = &self.predictions;
+        let finished = |how: &str| lines.iter().filter(|line| line.finish == how).count();
+        let flag = |flag: bool| f64::from(u8::from(flag));
+        let of_clusters = accuracies
+            .iter()
+            .map(|(cluster, accuracy)| (cluster.as_str(), *accuracy));
+        let short = |reason: &String| reason.chars().take(MAX_REASON_CHARS).collect();
+        let validation = Validation {
+            version: self.version,
+            publication: self.publication,
+            data: self.data.clone(),
+            limit: self.limit,
+            num_problems: lines.len(),
+            num_right: lines.iter().filter(|line| line.is_right).count(),
+            accuracy: mean(accuracies.iter().map(|(_, accuracy)| *accuracy)),
+            interval: interval(of_clusters),
+            well_formed: mean(lines.iter().map(|line| flag(line.is_well_formed))),
+            mean_response_tokens: mean(lines.iter().map(|line| to_f64(line.num_tokens))),
+            finished_stop: finished("stop"),
+            finished_length: finished("length"),
+            num_skipped: self.skipped.count,
+            skipped: self.skipped.named.iter().map(short).collect(),
+            seconds: self.started.elapsed().as_secs_f64(),
+        };
+        let path = validation::responses_path(run_dir, self.version);
+        if let Some(folder) = path.parent() {
+            shared::run_dir::create_folder(folder)?;
+        }
+        self.settings.model = weights::path(run_dir, self.version).display().to_string();
+        let mut predictions = Predictions::nowhere(self.settings);
+        for prediction in self.predictions {
+            predictions.add(prediction)?;
+        }
+        predictions.write(&path)?;
+        validation.write(run_dir)?;
+        Ok(validation)
+    }
+}
+
+/// By the run's verifier; the accuracy, which a verifier of the user's own may give in parts.
+fn judge(prediction: &mut Prediction, verifier: &Verifier) -> f64 {
+    let response = prediction.response.as_deref().unwrap_or_default();
+    let verdict = verifier.verify(response, &prediction.question.answer);
+    prediction.is_well_formed = rules::is_well_formed(response);
+    prediction.extraction = verdict.extracted;
+    prediction.is_right_by_rules = verdict.is_right;
+    prediction.is_right = verdict.is_right;
+    f64::from(verdict.accuracy)
+}
+
+/// As the file of an evaluation says how it was made.
+fn settings(args: &RolloutArgs, seed: u64, data: &str, prompt_template: &str) -> Settings {
+    Settings {
+        benchmark: None,
+        data: data.to_owned(),
+        model: String::new(), // known when there are answers
+        protocol: Protocol::Model,
+        prompt_template: prompt_template.to_owned(),
+        image_rule: ImageRule::Model,
+        min_pixels: args.source.min_pixels,
+        max_pixels: args.source.max_pixels,
+        with_text_rows: false,
+        max_prompt_tokens: args.max_prompt_tokens,
+        max_response_tokens: args.max_response_tokens,
+        precision: args.precision.to_string(),
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        seed,
+        samples_per_problem: 1,
+    }
+}
