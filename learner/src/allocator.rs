@@ -39,5 +39,7 @@ pub fn keep_memory() {
         if set(libc::M_MMAP_THRESHOLD, NEVER) || set(libc::M_MMAP_THRESHOLD, OLD_LIMIT) {
             set(libc::M_TRIM_THRESHOLD, NEVER);
         }
+        // One arena for all threads: what one of them frees the others use again, a few hundred MB in all.
+        set(libc::M_ARENA_MAX, 1);
     }
 }
