@@ -13,7 +13,6 @@ use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::run_dir;
 use shared::telemetry::{Metrics, Source as MetricsSource, Telemetry};
-use shared::validation::Validation;
 
 use crate::adapter;
 use crate::after_sync::AfterSync;
@@ -44,22 +43,17 @@ pub fn run(config: &RunConfig, stop: &AtomicBool, telemetry: &Telemetry) -> Resu
 
     let weights = run.trainer.publish(run.validations.is_open())?;
     run.published(&weights);
-    if let Some(validation) = run.validated(&is_stopping, &note)? {
-        run.log_row(run.trainer.step, &validation::metrics(&validation))?;
-        run.keep_if_best(validation)?;
-    }
+    run.validate(&is_stopping, &note)?;
     while run.trainer.step < config.learner.steps && !is_stopping() {
         match run.step(&is_stopping, &note)? {
             Stepped::Trained(weights, report) => {
                 run.published(&weights);
                 progress.step(report.step, &report.line());
                 run.validations.expect(report.step);
-                let validation = run.validated(&is_stopping, &note)?;
-                run.log(&report, validation.as_ref())?;
+                // Before the wait, which may be long: a crash in it loses no step.
+                run.log(&report)?;
                 run.save_if_due()?;
-                if let Some(validation) = validation {
-                    run.keep_if_best(validation)?;
-                }
+                run.validate(&is_stopping, &note)?;
             }
             Stepped::Starved(tally) => return run.starved(&tally),
             Stepped::Stopped => break,
@@ -203,31 +197,32 @@ impl<'a> Run<'a> {
         );
     }
 
-    /// The answer about the version published last, where one was asked for; `None` when stopped before it came.
-    fn validated(
-        &mut self,
-        is_stopping: &dyn Fn() -> bool,
-        note: &dyn Fn(&str),
-    ) -> Result<Option<Validation>> {
+    /// Waits for the answer about the version published last, where one was asked for, and keeps the checkpoint of the best version so
+    /// far beside the newest ones.
+    fn validate(&mut self, is_stopping: &dyn Fn() -> bool, note: &dyn Fn(&str)) -> Result<()> {
         if !self.validations.is_open() {
-            return Ok(None);
+            return Ok(());
         }
         note("waiting for the validation");
-        self.trainer.validated(&mut self.validations, is_stopping)
-    }
-
-    /// Keeps the checkpoint of the best version so far, beside the newest ones.
-    fn keep_if_best(&mut self, validation: Validation) -> Result<()> {
+        let answer = self.trainer.validated(&mut self.validations, is_stopping)?;
+        let Some(validation) = answer else {
+            return Ok(()); // stopped before it came
+        };
+        let step = self.trainer.step;
+        self.log_row(step, &validation::metrics(&validation))?;
         if self.validations.add(validation) {
-            self.save()?;
+            // What has come in since a checkpoint of this step does not make it another.
+            if self.saved.is_none_or(|(saved, _)| saved != step) {
+                self.save()?;
+            }
             let run_dir = &self.trainer.run_dir;
-            best::link(run_dir, self.trainer.step)?;
+            best::link(run_dir, step)?;
             checkpoint::prune(run_dir, self.config.learner.keep_checkpoints)?;
         }
         Ok(())
     }
 
-    fn log(&mut self, report: &StepReport, validation: Option<&Validation>) -> Result<()> {
+    fn log(&mut self, report: &StepReport) -> Result<()> {
         for (index, update) in report
             .update
             .updates
@@ -254,7 +249,6 @@ impl<'a> Run<'a> {
         self.summary.add(report);
         let mut metrics = report.metrics();
         metrics.push(("sync/failed_commands", self.after_sync.num_failed() as f64));
-        metrics.extend(validation.map(validation::metrics).unwrap_or_default());
         self.log_row(report.step, &metrics)
     }
 

@@ -36,6 +36,7 @@ pub struct Validations {
     said: (Instant, Duration),
     /// Of the checkpoint that `checkpoints/best` names.
     best: Option<Validation>,
+    /// Of this process: what the others are compared with.
     first: Option<Validation>,
     last: Option<Validation>,
 }
@@ -139,9 +140,23 @@ impl Validations {
 
     /// Takes an answer in; true when its version is the best so far of those that have a checkpoint.
     pub fn add(&mut self, validation: Validation) -> bool {
+        let is_alike = self
+            .first
+            .as_ref()
+            .is_none_or(|first| first.is_comparable(&validation));
+        if !is_alike {
+            tracing::warn!(
+                "{} was asked other problems than the versions before: its validation counts for nothing; give every rollout the \
+                 same --validation-data and --validation-limit",
+                validation.version
+            );
+        }
         // The model that the run began with needs no checkpoint.
-        let is_best = validation.version.0 > 0 && self.is_better(&validation);
-        let remark = if is_best { "; the best so far" } else { "" };
+        let is_best = is_alike && validation.version.0 > 0 && self.is_better(&validation);
+        let remark = match is_best {
+            true => "; the best checkpoint so far",
+            false => "",
+        };
         tracing::info!(
             "validation of {}: {}{remark}",
             validation.version,
@@ -155,7 +170,7 @@ impl Validations {
         is_best
     }
 
-    /// Whether it goes before the best one. Figures of other problems cannot be compared: the new ones count.
+    /// Whether it goes before the best one. Where that one was asked other problems (it is of before a resume), the new ones count.
     fn is_better(&self, validation: &Validation) -> bool {
         self.best.as_ref().is_none_or(|best| {
             !best.is_comparable(validation) || validation.accuracy > best.accuracy

@@ -27,7 +27,9 @@ pub struct Validation {
     pub data: String,
     /// Only so many of its first problems, if that was said.
     pub limit: Option<usize>,
-    /// Problems that were answered.
+    /// Fingerprint of the problems that were answered, with their right answers.
+    pub problems: String,
+    /// How many they are.
     pub num_problems: usize,
     /// Of them, those answered rightly.
     pub num_right: usize,
@@ -77,6 +79,9 @@ impl Validation {
                 let reason = format!("it is of {}, not of {version}", read.version);
                 return Err(std::io::Error::other(reason));
             }
+            if read.num_problems == 0 {
+                return Err(std::io::Error::other("it answers no problem"));
+            }
             Ok(read)
         };
         read().map_err(Error::io("read", &path))
@@ -85,8 +90,7 @@ impl Validation {
     /// Whether both are about the same problems: else one figure says nothing about the other.
     #[must_use]
     pub fn is_comparable(&self, other: &Self) -> bool {
-        let problems = |of: &Self| (of.data.clone(), of.limit, of.num_problems + of.num_skipped);
-        problems(self) == problems(other)
+        self.problems == other.problems
     }
 
     /// For a person.
@@ -160,6 +164,7 @@ mod tests {
             publication: version + 1,
             data: "test.parquet".to_owned(),
             limit: Some(10),
+            problems: "a1".to_owned(),
             num_problems: 8,
             num_right: 4,
             accuracy: 0.5,
@@ -232,6 +237,14 @@ mod tests {
             "it is too long for a validation"
         );
         assert!(said(b"{}").contains("missing field"));
+        let empty = Validation {
+            num_problems: 0,
+            ..validation(7)
+        };
+        assert_eq!(
+            said(&serde_json::to_vec(&empty).unwrap()),
+            "it answers no problem"
+        );
         assert!(Validation::read(run.path(), PolicyVersion(8)).is_err());
     }
 
@@ -244,12 +257,9 @@ mod tests {
             ..validation(2)
         };
         assert!(first.is_comparable(&other));
-        other.limit = None;
-        assert!(!first.is_comparable(&other));
-        other = Validation {
-            data: "other.parquet".to_owned(),
-            ..validation(2)
-        };
+        other.data = "./test.parquet".to_owned(); // another name of the same
+        assert!(first.is_comparable(&other));
+        other.problems = "a2".to_owned();
         assert!(!first.is_comparable(&other));
     }
 }

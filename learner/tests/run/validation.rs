@@ -15,8 +15,8 @@ struct Validator {
 }
 
 impl Validator {
-    /// Answers with an accuracy for each version; `lag` is added to the announcement that it says to have answered.
-    fn start(run_dir: &Path, accuracy: fn(u64) -> f64, lag: u64) -> Self {
+    /// Answers about each version and its announcement.
+    fn start(run_dir: &Path, answer: fn(PolicyVersion, u64) -> Validation) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (run_dir, stopping) = (run_dir.to_owned(), Arc::clone(&stop));
         let thread = spawn(move || {
@@ -28,9 +28,7 @@ impl Validator {
                 let publication = seat.publications();
                 if seat.claim_validation(publication) {
                     let version = seat.version().unwrap();
-                    answer(version, publication + lag, accuracy(version.0))
-                        .write(&run_dir)
-                        .unwrap();
+                    answer(version, publication).write(&run_dir).unwrap();
                     seat.finish_validation(publication);
                 }
                 seat.wait_work(Duration::from_millis(20)).unwrap();
@@ -54,12 +52,17 @@ impl Drop for Validator {
     }
 }
 
-fn answer(version: PolicyVersion, publication: u64, accuracy: f64) -> Validation {
+fn answer(version: PolicyVersion, publication: u64) -> Validation {
+    with_accuracy(version, publication, accuracy(version.0))
+}
+
+fn with_accuracy(version: PolicyVersion, publication: u64, accuracy: f64) -> Validation {
     Validation {
         version,
         publication,
         data: "test".to_owned(),
         limit: None,
+        problems: "the ten".to_owned(),
         num_problems: 10,
         num_right: 0,
         accuracy,
@@ -119,17 +122,20 @@ fn the_best_checkpoint_stays_beside_the_newest() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");
     let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
-    let _validator = Validator::start(&run_dir, accuracy, 0);
+    let _validator = Validator::start(&run_dir, answer);
     let args = [&ARGS[..], &["--save-every", "0"]].concat();
     let output = finish(learner(&run_dir, &args).spawn().unwrap());
     assert!(output.status.success(), "{}", text(&output));
     let expected = [
         (0, Some(0.7), false),
         (1, None, true),
-        (2, Some(0.6), true),
+        (2, None, true),
+        (2, Some(0.6), false),
         (3, None, true),
-        (4, Some(0.5), true),
-        (5, Some(0.6), true),
+        (4, None, true),
+        (4, Some(0.5), false),
+        (5, None, true),
+        (5, Some(0.6), false),
     ];
     assert_eq!(scores(&run_dir), expected);
     assert_eq!(
@@ -140,7 +146,7 @@ fn the_best_checkpoint_stays_beside_the_newest() {
     assert!(std::fs::read(best).unwrap() == weights_of(&run_dir, 2));
     let said = text(&output);
     for part in [
-        "validation of v2: accuracy 60.0 % (50.0 to 70.0) on 10 problems, 20.0 tokens per response, 0.2 s; the best so far",
+        "validation of v2: accuracy 60.0 % (50.0 to 70.0) on 10 problems, 20.0 tokens per response, 0.2 s; the best checkpoint so far",
         "validation: 70.0 % at step 0, 60.0 % at step 5 at the end; best: 60.0 % at step 2, checkpoints/best",
     ] {
         assert!(said.contains(part), "`{part}` is not in: {said}");
@@ -154,7 +160,7 @@ fn interrupted_in_a_validation_it_asks_again_and_ends_like_an_undisturbed_run() 
     let undisturbed = folder.path().join("undisturbed");
     {
         let _rollout = DiceRollout::start(&undisturbed, Shift::Endless);
-        let _validator = Validator::start(&undisturbed, accuracy, 0);
+        let _validator = Validator::start(&undisturbed, answer);
         let output = finish(learner(&undisturbed, &ARGS).spawn().unwrap());
         assert!(output.status.success(), "{}", text(&output));
     }
@@ -176,7 +182,7 @@ fn interrupted_in_a_validation_it_asks_again_and_ends_like_an_undisturbed_run() 
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(scores(&run_dir), []);
     {
-        let validator = Validator::start(&run_dir, accuracy, 0);
+        let validator = Validator::start(&run_dir, answer);
         let second = learner(&run_dir, &args).spawn().unwrap();
         // Not the file: that may be the answer to the learner before, which this one does not take.
         let started = Instant::now();
@@ -197,8 +203,8 @@ fn interrupted_in_a_validation_it_asks_again_and_ends_like_an_undisturbed_run() 
     let mut killed = waits_for(2);
     send(killed.id(), Signal::KILL);
     killed.wait().unwrap();
-    // From here on it is answered: step 2 in a row of its own, the rest with its step.
-    let _validator = Validator::start(&run_dir, accuracy, 0);
+    // From here on it is answered.
+    let _validator = Validator::start(&run_dir, answer);
     let mut killed = learner(&run_dir, &args).spawn().unwrap();
     wait_for(&checkpoint(&run_dir, 4));
     send(killed.id(), Signal::KILL);
@@ -211,8 +217,10 @@ fn interrupted_in_a_validation_it_asks_again_and_ends_like_an_undisturbed_run() 
         (2, None, true),
         (2, Some(0.6), false),
         (3, None, true),
-        (4, Some(0.5), true),
-        (5, Some(0.6), true),
+        (4, None, true),
+        (4, Some(0.5), false),
+        (5, None, true),
+        (5, Some(0.6), false),
     ];
     assert_eq!(scores(&run_dir), expected);
     assert_eq!(
@@ -230,19 +238,20 @@ fn what_was_answered_later_than_the_checkpoint_is_forgotten() {
     let run_dir = folder.path().join("run");
     let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
     let args = [&ARGS[..], &["--keep-checkpoints", "9"]].concat();
-    let run = |more: &[&str], accuracy| {
-        let _validator = Validator::start(&run_dir, accuracy, 0);
+    let run = |more: &[&str], answer| {
+        let _validator = Validator::start(&run_dir, answer);
         let args = [&args[..], more].concat();
         let output = finish(learner(&run_dir, &args).spawn().unwrap());
         assert!(output.status.success(), "{}", text(&output));
     };
-    run(&[], accuracy);
+    run(&[], answer);
     for step in [3, 4, 5] {
         std::fs::remove_dir_all(checkpoint(&run_dir, step)).unwrap();
     }
     // Step 2 is answered, and is not asked again: 0.9 would be the best.
-    run(&["--resume"], |version| {
-        [0.9, 0.9, 0.9, 0.3, 0.4, 0.65][usize::try_from(version).unwrap()]
+    run(&["--resume"], |version, publication| {
+        let accuracy = [0.9, 0.9, 0.9, 0.3, 0.4, 0.65][usize::try_from(version.0).unwrap()];
+        with_accuracy(version, publication, accuracy)
     });
     let answered: Vec<_> = scores(&run_dir)
         .into_iter()
@@ -252,10 +261,16 @@ fn what_was_answered_later_than_the_checkpoint_is_forgotten() {
     assert_eq!(learner::best::step(&run_dir), Some(5));
 
     std::fs::remove_dir_all(run_dir.join("checkpoints")).unwrap();
-    run(&["--steps", "1"], |_| 0.2);
+    run(&["--steps", "1"], |version, publication| {
+        with_accuracy(version, publication, 0.2)
+    });
     assert_eq!(
         scores(&run_dir),
-        [(0, Some(0.2), false), (1, Some(0.2), true)]
+        [
+            (0, Some(0.2), false),
+            (1, None, true),
+            (1, Some(0.2), false)
+        ]
     );
     assert!(!validation::path(&run_dir, PolicyVersion(2)).exists());
 }
@@ -264,7 +279,9 @@ fn what_was_answered_later_than_the_checkpoint_is_forgotten() {
 fn an_answer_about_other_weights_is_asked_again_and_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");
-    let _validator = Validator::start(&run_dir, accuracy, 1);
+    let _validator = Validator::start(&run_dir, |version, publication| {
+        answer(version, publication + 1)
+    });
     let output = finish(learner(&run_dir, &ARGS).spawn().unwrap());
     let said = text(&output);
     assert!(!output.status.success(), "{said}");
@@ -275,4 +292,29 @@ fn an_answer_about_other_weights_is_asked_again_and_given_up() {
             && last.ends_with("v00000000.json answers publication 2, not 1"),
         "{last}"
     );
+}
+
+/// A rollout with another data set has the last word on version 4 alone: it can neither win nor lose.
+#[test]
+fn an_answer_to_other_problems_counts_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
+    let _validator = Validator::start(&run_dir, |version, publication| {
+        let mut answer = answer(version, publication);
+        if version.0 == 4 {
+            answer.accuracy = 1.0;
+            answer.problems = "others".to_owned();
+        }
+        answer
+    });
+    let output = finish(learner(&run_dir, &ARGS).spawn().unwrap());
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(
+        said.matches("v4 was asked other problems").count(),
+        1,
+        "{said}"
+    );
+    assert_eq!(learner::best::step(&run_dir), Some(2));
 }

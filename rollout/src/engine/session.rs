@@ -94,7 +94,7 @@ impl EngineLoader {
                 _ => "cuda",
             }));
         }
-        if precision != Precision::F32 && Dot::detect() == Dot::Portable {
+        if precision != Precision::F32 && !Dot::detect().is_fast() {
             return Err(Error::Int8);
         }
         let layout = F32Layout::new(&models::names::tensors(config));

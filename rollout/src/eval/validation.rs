@@ -10,6 +10,7 @@ use shared::config::{RolloutArgs, RunConfig};
 use shared::ids::PolicyVersion;
 use shared::validation::{self, Validation};
 use shared::weights;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::asker::{Asker, Skipped};
 use super::greedy;
@@ -165,6 +166,7 @@ impl Answers {
             publication: self.publication,
             data: self.data.clone(),
             limit: self.limit,
+            problems: fingerprint(lines),
             num_problems: lines.len(),
             num_right: lines.iter().filter(|line| line.is_right).count(),
             accuracy: mean(accuracies.iter().map(|(_, accuracy)| *accuracy)),
@@ -190,6 +192,21 @@ impl Answers {
         validation.write(run_dir)?;
         Ok(validation)
     }
+}
+
+/// Of what was asked, and its answers: the same for the same problems, whatever their file is called.
+fn fingerprint(predictions: &[Prediction]) -> String {
+    let mut hash = Xxh3::new();
+    for Prediction {
+        question, prompt, ..
+    } in predictions
+    {
+        for text in [&question.id, prompt, &question.answer] {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+    }
+    format!("{:032x}", hash.digest128())
 }
 
 /// By the run's verifier; the accuracy, which a verifier of the user's own may give in parts.

@@ -11,7 +11,7 @@ use tests::programs::{geo_mini, geo_mini_data, output};
 use crate::run::{HANG, Run, STEPS};
 
 /// Runs a program that must fail, and gives its last line of standard error.
-fn complaint(program: &str, arguments: &[&str]) -> Result<String> {
+pub(crate) fn complaint(program: &str, arguments: &[&str]) -> Result<String> {
     let result = output(program, arguments)?;
     let text = String::from_utf8_lossy(&result.stderr).into_owned();
     assert!(

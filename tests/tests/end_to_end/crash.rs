@@ -25,14 +25,6 @@ impl Moments {
 const STEPS: u64 = 12;
 const KILLS: u32 = 8;
 
-fn undisturbed() -> Result<Vec<f32>> {
-    let run = Run::new(STEPS)?;
-    let rollout = run.rollout()?;
-    run.learner(&[])?.succeed(HANG)?;
-    rollout.succeed(HANG)?;
-    run.final_weights()
-}
-
 /// A run whose programs are killed in turns at random moments, and started again.
 fn killed_again_and_again(run: &Run, more: &[&str]) -> Result<()> {
     let mut moments = Moments(7);
@@ -72,7 +64,7 @@ fn steps(run: &Run) -> Result<Vec<(u64, f64)>> {
 
 #[test]
 fn killed_programs_lose_nothing_and_count_nothing_twice() -> Result<()> {
-    let expected = undisturbed()?;
+    let expected = Run::undisturbed(STEPS)?;
     let run = Run::new(STEPS)?;
     killed_again_and_again(&run, &[])?;
     let all: Vec<(u64, f64)> = (1..=STEPS).map(|step| (step, 4.0)).collect();

@@ -18,10 +18,7 @@ const WITHOUT_SIGNAL: &str = "trap '' XFSZ; exec \"$@\"";
 /// A limit on the length of files stands for the full disk, since every user may set one.
 #[test]
 fn a_publication_that_finds_no_room_leaves_the_last_one_and_loses_nothing() -> Result<()> {
-    let undisturbed = Run::new(STEPS)?;
-    let rollout = undisturbed.rollout()?;
-    undisturbed.learner(&[])?.succeed(HANG)?;
-    rollout.succeed(HANG)?;
+    let undisturbed = Run::undisturbed(STEPS)?;
 
     let run = Run::new(STEPS)?;
     let learner = program("learner")?;
@@ -69,7 +66,7 @@ fn a_publication_that_finds_no_room_leaves_the_last_one_and_loses_nothing() -> R
     // With room again it goes on, with the same rollout, to where it would have come.
     run.learner(&["--resume"])?.succeed(HANG)?;
     rollout.succeed(HANG)?;
-    assert!(run.final_weights()? == undisturbed.final_weights()?);
+    assert!(run.final_weights()? == undisturbed);
     Ok(())
 }
 

@@ -11,3 +11,4 @@ mod layering;
 mod read;
 mod run;
 mod training;
+mod validation;

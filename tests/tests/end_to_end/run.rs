@@ -54,6 +54,15 @@ impl Run {
         Ok(Self { folder, steps })
     }
 
+    /// The weights after a run of so many steps that nothing disturbs.
+    pub(crate) fn undisturbed(steps: u64) -> Result<Vec<f32>> {
+        let run = Self::new(steps)?;
+        let rollout = run.rollout()?;
+        run.learner(&[])?.succeed(HANG)?;
+        rollout.succeed(HANG)?;
+        run.final_weights()
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.folder.path().join("run")
     }
@@ -79,13 +88,17 @@ impl Run {
     }
 
     pub(crate) fn rollout_with(&self, more: &[&str]) -> Result<Background> {
+        self.start("rollout", &self.rollout_arguments()?, more)
+    }
+
+    pub(crate) fn rollout_arguments(&self) -> Result<Vec<String>> {
         let mut arguments = self.arguments()?;
         let data = geo_mini_data("train");
         arguments.extend([
             "--data".into(),
             data.to_str().context("UTF-8 path")?.to_owned(),
         ]);
-        self.start("rollout", &arguments, more)
+        Ok(arguments)
     }
 
     pub(crate) fn learner(&self, more: &[&str]) -> Result<Background> {

@@ -36,9 +36,12 @@ pub(in crate::engine) struct Operands<'a> {
     pub(in crate::engine) next: &'a [i8],
 }
 
-/// The instructions that sum.
+/// The instructions that sum; only what this machine has can be made.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Dot(Instructions);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Dot {
+enum Instructions {
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
@@ -50,28 +53,45 @@ pub(in crate::engine) enum Dot {
 impl Dot {
     /// The best that this machine has.
     pub(in crate::engine) fn detect() -> Self {
+        Self::all().next().unwrap_or(Self(Instructions::Portable))
+    }
+
+    /// All that this machine has, the best first.
+    fn all() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
-                return Self::Avx512Vnni;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni") {
-                return Self::AvxVnni;
-            }
-        }
-        Self::Portable
+        let fast = [
+            (
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
+                Instructions::Avx512Vnni,
+            ),
+            (
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"),
+                Instructions::AvxVnni,
+            ),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let fast: [(bool, Instructions); 0] = [];
+        fast.into_iter()
+            .chain([(true, Instructions::Portable)])
+            .filter(|(is_there, _)| *is_there)
+            .map(|(_, instructions)| Self(instructions))
+    }
+
+    /// Whether there are instructions for it: without them f32 is faster.
+    pub(in crate::engine) fn is_fast(self) -> bool {
+        self.0 != Instructions::Portable
     }
 
     /// `sums[row][column] = start[column] + tile[row] . panel[column]`, for the rows that are there.
     pub(in crate::engine) fn tile(self, operands: Operands<'_>, sums: &mut Sums) {
-        match self {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `detect` found the feature.
-            Self::Avx512Vnni => unsafe { x86::avx512_tile(operands, sums) },
+            // SAFETY: `all` found the features.
+            Instructions::Avx512Vnni => unsafe { x86::avx512_tile(operands, sums) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `detect` found the features.
-            Self::AvxVnni => unsafe { x86::avx_tile(operands, sums) },
-            Self::Portable => portable_tile(operands, sums),
+            // SAFETY: `all` found the features.
+            Instructions::AvxVnni => unsafe { x86::avx_tile(operands, sums) },
+            Instructions::Portable => portable_tile(operands, sums),
         }
     }
 }
@@ -264,7 +284,7 @@ mod tests {
                     }
                 }
             }
-            for dot in all() {
+            for dot in Dot::all() {
                 let mut sums = [[0; PANEL]; TILE_ROWS];
                 dot.tile(operands, &mut sums);
                 assert!(
@@ -273,20 +293,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    /// What this machine has.
-    fn all() -> Vec<Dot> {
-        let mut all = vec![Dot::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512vnni") {
-                all.push(Dot::Avx512Vnni);
-            }
-            if is_x86_feature_detected!("avxvnni") {
-                all.push(Dot::AvxVnni);
-            }
-        }
-        all
     }
 }

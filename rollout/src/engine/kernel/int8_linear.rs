@@ -18,7 +18,7 @@ use models::checkpoint::{GROUP, PANEL};
 use pulp::NullaryFnOnce;
 
 use super::dot::{Channels, Dot, Operands, Sums};
-use super::panels::{Block, Plus, Products, Shape, TILE_ROWS, panel};
+use super::panels::{Block, Pass, Plus, Products, Shape, TILE_ROWS, panel};
 use super::parallel::{Parallel, each};
 use super::prefetch;
 use super::quantize::{MIDDLE, QuantizeRows};
@@ -82,14 +82,7 @@ impl Int8Linear {
         if rows > 0 {
             self.round(inputs, rows, parallel);
             let layer = &*self;
-            let blocks = self.shape.blocks(out).into_iter();
-            each(parallel, blocks, |_, block| {
-                pulp::Arch::new().dispatch(Job {
-                    layer,
-                    inputs,
-                    block,
-                });
-            });
+            self.shape.run(&Run { layer, inputs }, out, parallel);
         }
         Ok(())
     }
@@ -153,28 +146,16 @@ impl NullaryFnOnce for QuantizeTiles<'_> {
     }
 }
 
-/// One thread's part.
-struct Job<'a> {
+/// One run over its inputs.
+struct Run<'a> {
     layer: &'a Int8Linear,
     inputs: &'a Inputs<'a>,
-    block: Block<'a>,
 }
 
-impl NullaryFnOnce for Job<'_> {
-    type Output = ();
-
+impl Pass for Run<'_> {
     #[inline(always)]
-    fn call(mut self) {
-        for panel in self.block.panels.clone() {
-            self.panel(panel);
-        }
-    }
-}
-
-impl Job<'_> {
-    #[inline(always)]
-    fn panel(&mut self, index: usize) {
-        let Self { layer, inputs, .. } = *self;
+    fn panel(&self, index: usize, block: &mut Block<'_>) {
+        let Self { layer, inputs } = *self;
         let shape = &layer.shape;
         let groups = inputs.in_features.div_ceil(GROUP);
         let channels = index * PANEL..(index + 1) * PANEL;
@@ -188,11 +169,11 @@ impl Job<'_> {
         let length = groups * GROUP * PANEL;
         let weight = panel(inputs.integers, index, length);
         let mut next = panel(inputs.integers, index + 1, length);
-        let columns = shape.columns(&self.block.panels, index, inputs.plus);
+        let columns = shape.columns(&block.panels, index, inputs.plus);
 
         let mut sums: Sums = [[0; PANEL]; TILE_ROWS];
-        for (tile, out) in self.block.out.chunks_mut(TILE_ROWS).enumerate() {
-            let first_row = self.block.first_row + tile * TILE_ROWS;
+        for (tile, out) in block.out.chunks_mut(TILE_ROWS).enumerate() {
+            let first_row = block.first_row + tile * TILE_ROWS;
             let first_group = first_row / TILE_ROWS * groups;
             let operands = Operands {
                 tile: &layer.tiles[first_group..first_group + groups],

@@ -12,11 +12,10 @@
 //! channels in their order: it depends neither on the rows beside it nor on how tiles and threads cut the product.
 
 use models::checkpoint::PANEL;
-use pulp::NullaryFnOnce;
 
 use super::lanes::{LANES, Lanes};
-use super::panels::{Block, Plus, Products, Shape, TILE_ROWS, panel};
-use super::parallel::{Parallel, each};
+use super::panels::{Block, Pass, Plus, Products, Shape, TILE_ROWS, panel};
+use super::parallel::Parallel;
 use super::prefetch;
 
 /// An input channel of a tile's rows.
@@ -81,46 +80,27 @@ impl Linear {
             }
         }
         let layer = &*self;
-        let blocks = self.shape.blocks(out).into_iter();
-        each(parallel, blocks, |_, block| {
-            pulp::Arch::new().dispatch(Job {
-                layer,
-                inputs,
-                block,
-            });
-        });
+        self.shape.run(&Run { layer, inputs }, out, parallel);
         Ok(())
     }
 }
 
-/// One thread's part.
-struct Job<'a> {
+/// One run over its inputs.
+struct Run<'a> {
     layer: &'a Linear,
     inputs: &'a Inputs<'a>,
-    block: Block<'a>,
 }
 
-impl NullaryFnOnce for Job<'_> {
-    type Output = ();
-
+impl Pass for Run<'_> {
     #[inline(always)]
-    fn call(mut self) {
-        for panel in self.block.panels.clone() {
-            self.panel(panel);
-        }
-    }
-}
-
-impl Job<'_> {
-    #[inline(always)]
-    fn panel(&mut self, index: usize) {
-        let Self { layer, inputs, .. } = *self;
+    fn panel(&self, index: usize, block: &mut Block<'_>) {
+        let Self { layer, inputs } = *self;
         let width = inputs.in_features;
         let weight = panel(inputs.panels, index, width * PANEL);
         let mut next = panel(inputs.panels, index + 1, width * PANEL);
-        let columns = layer.shape.columns(&self.block.panels, index, inputs.plus);
-        for (part, out) in self.block.out.chunks_mut(TILE_ROWS).enumerate() {
-            let first_row = self.block.first_row + part * TILE_ROWS;
+        let columns = layer.shape.columns(&block.panels, index, inputs.plus);
+        for (part, out) in block.out.chunks_mut(TILE_ROWS).enumerate() {
+            let first_row = block.first_row + part * TILE_ROWS;
             let first = first_row / TILE_ROWS * width;
             let tile = &layer.tiles[first..first + width];
             let mut sums = [[Lanes::ZERO; PANEL / LANES]; TILE_ROWS];

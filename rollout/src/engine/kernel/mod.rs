@@ -1,8 +1,8 @@
 //! The operators that the engine brings along for the CPU: plain arithmetic over slices, no ONNX Runtime here.
 //!
 //! Why our own: ONNX Runtime's cached attention reads the keys once per query head and row, can't share a prompt among the
-//! rows of a group, and takes several new tokens of several rows only without a past. Its 8-bit products reach 1.4 TOPS where
-//! these reach 1.9, pack every new version of the weights anew, and leave scales, biases and gates to further passes.
+//! rows of a group, and takes several new tokens of several rows only without a past. Its 8-bit products
+//! are slower than ours, pack every new version of the weights anew, and leave scales, biases and gates to further passes.
 //!
 //! # Layout
 //! - `attention`: rotary embedding and causal attention over a cache in blocks

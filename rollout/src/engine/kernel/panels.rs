@@ -5,7 +5,9 @@
 use std::ops::Range;
 
 use models::checkpoint::PANEL;
+use pulp::NullaryFnOnce;
 
+use super::parallel::{Parallel, each};
 use super::silu::silu_mul;
 
 /// Rows of a tile: with the panel's columns they fill the registers.
@@ -50,6 +52,29 @@ pub(in crate::engine) struct Columns {
     bias: [f32; PANEL],
 }
 
+/// A product, panel by panel.
+pub(in crate::engine) trait Pass: Sync {
+    /// One panel's columns of the block's rows; `inline(always)`, see `lanes`.
+    fn panel(&self, index: usize, block: &mut Block<'_>);
+}
+
+/// One thread's part.
+struct Job<'a, P> {
+    pass: &'a P,
+    block: Block<'a>,
+}
+
+impl<P: Pass> NullaryFnOnce for Job<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        for panel in self.block.panels.clone() {
+            self.pass.panel(panel, &mut self.block);
+        }
+    }
+}
+
 /// A row's products with the channels of a panel.
 pub(in crate::engine) trait Products {
     /// The product with a channel, and `plus`.
@@ -78,9 +103,21 @@ impl Shape {
             }
     }
 
+    /// The whole product, into `out` `[T, O]`.
+    pub(in crate::engine) fn run(
+        &self,
+        pass: &impl Pass,
+        out: &mut [f32],
+        parallel: &Parallel<'_>,
+    ) {
+        each(parallel, self.blocks(out).into_iter(), |_, block| {
+            pulp::Arch::new().dispatch(Job { pass, block });
+        });
+    }
+
     /// A few blocks per thread, whole tiles each: columns first, whose part of the weight is then read once, and rows where
     /// columns are few.
-    pub(in crate::engine) fn blocks<'a>(&self, out: &'a mut [f32]) -> Vec<Block<'a>> {
+    fn blocks<'a>(&self, out: &'a mut [f32]) -> Vec<Block<'a>> {
         let (rows, panels) = (out.len() / self.width, self.num_panels());
         let wanted = 4 * self.threads.max(1);
         let block_panels = (panels / wanted).max(1);

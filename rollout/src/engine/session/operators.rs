@@ -23,11 +23,12 @@ use crate::engine::kernel::silu::SiluMul;
 
 /// The operators, for a session with so many threads.
 pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
+    let linear = |is_int8| LinearOperator { is_int8, threads };
     OperatorDomain::new(TOR)?
         .add(PagedAttentionOperator { threads })?
         .add(SiluMulOperator { threads })?
-        .add(LinearOperator { threads })?
-        .add(Int8LinearOperator { threads })
+        .add(linear(false))?
+        .add(linear(true))
 }
 
 /// `tor.PagedAttention`: see [`crate::engine::kernel::attention`].
@@ -177,27 +178,37 @@ impl Kernel for SiluMulKernel {
     }
 }
 
-/// `tor.Linear`: see [`crate::engine::kernel::linear`].
+/// `tor.Linear`, `tor.Int8Linear`: see [`crate::engine::kernel::linear`] and [`crate::engine::kernel::int8_linear`].
 struct LinearOperator {
+    is_int8: bool,
     threads: usize,
 }
 
 struct LinearKernel {
-    layer: Linear,
+    layer: Layer,
     width: i64,
+}
+
+enum Layer {
+    Float(Linear),
+    Int8(Int8Linear),
 }
 
 impl Operator for LinearOperator {
     type Kernel<'attr> = LinearKernel;
 
     fn name(&self) -> &'static str {
-        "Linear"
+        if self.is_int8 { "Int8Linear" } else { "Linear" }
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        use TensorElementType::Float32;
-        let needed = [Float32, Float32].map(OperatorInput::required);
-        needed.into_iter().chain([OperatorInput::optional(Float32)])
+        use TensorElementType::{Float32, Int8, Int32};
+        let needed: &[TensorElementType] = match self.is_int8 {
+            true => &[Float32, Int8, Float32, Int32],
+            false => &[Float32, Float32],
+        };
+        let needed = needed.iter().copied().map(OperatorInput::required);
+        needed.chain([OperatorInput::optional(Float32)])
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -209,86 +220,47 @@ impl Operator for LinearOperator {
         context: &KernelContext<'attr>,
     ) -> ort::Result<Self::Kernel<'attr>> {
         let (shape, width) = shape(context, self.threads)?;
-        let layer = Linear::new(shape);
+        let layer = match self.is_int8 {
+            true => Layer::Int8(Int8Linear::new(shape)),
+            false => Layer::Float(Linear::new(shape)),
+        };
         Ok(LinearKernel { layer, width })
     }
 }
 
 impl Kernel for LinearKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let inputs = [required(context, 0)?, required(context, 1)?];
-        let plus = context.input(2)?;
-        let (shape, x) = inputs[0].try_extract_tensor::<f32>()?;
-        let inputs = linear::Inputs {
-            x,
-            in_features: usize::try_from(shape[1]).unwrap_or(0),
-            panels: inputs[1].try_extract_tensor::<f32>()?.1,
-            plus: addend(plus.as_ref())?,
-        };
+        let [x, panels] = [required(context, 0)?, required(context, 1)?];
+        let (shape, x) = x.try_extract_tensor::<f32>()?;
+        let in_features = usize::try_from(shape[1]).unwrap_or(0);
         let mut out = output(context, 0, [shape[0], self.width])?;
         let (_, out) = out.try_extract_tensor_mut::<f32>()?;
         let mut done = Ok(());
-        parallel(|run| done = self.layer.run(&inputs, out, run), context)?;
-        done.map_err(ort::Error::new)
-    }
-}
-
-/// `tor.Int8Linear`: see [`crate::engine::kernel::int8_linear`].
-struct Int8LinearOperator {
-    threads: usize,
-}
-
-struct Int8LinearKernel {
-    layer: Int8Linear,
-    width: i64,
-}
-
-impl Operator for Int8LinearOperator {
-    type Kernel<'attr> = Int8LinearKernel;
-
-    fn name(&self) -> &'static str {
-        "Int8Linear"
-    }
-
-    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        use TensorElementType::{Float32, Int8, Int32};
-        let needed = [Float32, Int8, Float32, Int32].map(OperatorInput::required);
-        needed.into_iter().chain([OperatorInput::optional(Float32)])
-    }
-
-    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [OperatorOutput::required(TensorElementType::Float32)]
-    }
-
-    fn create_kernel<'attr>(
-        &self,
-        context: &KernelContext<'attr>,
-    ) -> ort::Result<Self::Kernel<'attr>> {
-        let (shape, width) = shape(context, self.threads)?;
-        let layer = Int8Linear::new(shape);
-        Ok(Int8LinearKernel { layer, width })
-    }
-}
-
-impl Kernel for Int8LinearKernel {
-    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let inputs: Vec<ValueRef<'_>> = (0..4)
-            .map(|index| required(context, index))
-            .collect::<ort::Result<_>>()?;
-        let plus = context.input(4)?;
-        let (shape, x) = inputs[0].try_extract_tensor::<f32>()?;
-        let inputs = int8_linear::Inputs {
-            x,
-            in_features: usize::try_from(shape[1]).unwrap_or(0),
-            integers: inputs[1].try_extract_tensor::<i8>()?.1,
-            scales: inputs[2].try_extract_tensor::<f32>()?.1,
-            sums: inputs[3].try_extract_tensor::<i32>()?.1,
-            plus: addend(plus.as_ref())?,
-        };
-        let mut out = output(context, 0, [shape[0], self.width])?;
-        let (_, out) = out.try_extract_tensor_mut::<f32>()?;
-        let mut done = Ok(());
-        parallel(|run| done = self.layer.run(&inputs, out, run), context)?;
+        match &mut self.layer {
+            Layer::Float(layer) => {
+                let plus = context.input(2)?;
+                let inputs = linear::Inputs {
+                    x,
+                    in_features,
+                    panels: panels.try_extract_tensor::<f32>()?.1,
+                    plus: addend(plus.as_ref())?,
+                };
+                parallel(|run| done = layer.run(&inputs, out, run), context)?;
+            }
+            Layer::Int8(layer) => {
+                let [scales, sums] = [required(context, 2)?, required(context, 3)?];
+                let plus = context.input(4)?;
+                let inputs = int8_linear::Inputs {
+                    x,
+                    in_features,
+                    integers: panels.try_extract_tensor::<i8>()?.1,
+                    scales: scales.try_extract_tensor::<f32>()?.1,
+                    sums: sums.try_extract_tensor::<i32>()?.1,
+                    plus: addend(plus.as_ref())?,
+                };
+                parallel(|run| done = layer.run(&inputs, out, run), context)?;
+            }
+        }
         done.map_err(ort::Error::new)
     }
 }
