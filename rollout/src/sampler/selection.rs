@@ -16,6 +16,8 @@ const LOOKS: [f64; 2] = [1e-2, 1e-4];
 /// How far the guesses stand from the interpolated crossing, as a share of the bracket: the more the longer the line.
 const WIDE: f64 = 1.0 / 8.0;
 const NARROW: f64 = 1.0 / 32.0;
+/// A part of the mass that counts as nothing when the crossing is guessed.
+const LEAST_SHARE: f64 = 1e-6;
 /// Tokens from which the crossing is estimated.
 const SAMPLE: usize = 256;
 
@@ -84,7 +86,7 @@ impl Row<'_> {
             }
             // A guess that did not help is followed by one that always does.
             pivots = if (low.size - high.size) * 2 <= left {
-                interpolate(&low, &high, target, margin)
+                interpolate(&low, &high, target, total, margin)
             } else {
                 trisect(low.logit, high.logit)
             };
@@ -167,11 +169,26 @@ impl Row<'_> {
     }
 }
 
-/// Two logits close to that at which a straight line between the two parts has the mass `target`.
+/// Two logits close to that at which the row's mass is `target`, which lies between those of the two parts. Mass falls off
+/// exponentially at either end of a row: so the line goes through the logarithm of what the smaller end is made of.
 #[expect(clippy::cast_possible_truncation, reason = "a guess")]
-fn interpolate(low: &Part, high: &Part, target: f64, margin: f64) -> [f32; 2] {
+fn interpolate(low: &Part, high: &Part, target: f64, total: f64, margin: f64) -> [f32; 2] {
     let (from, to) = (f64::from(low.logit), f64::from(high.logit));
-    let share = (low.mass - target) / (low.mass - high.mass);
+    let small = |mass: f64| {
+        let mass = if target * 2.0 > total {
+            total - mass
+        } else {
+            mass
+        };
+        mass.max(total * LEAST_SHARE).ln()
+    };
+    let (at_low, at_high) = (small(low.mass), small(high.mass));
+    let share = (at_low - small(target)) / (at_low - at_high);
+    let share = if share.is_finite() {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.5
+    };
     let middle = from + share * (to - from);
     let margin = (to - from) * margin;
     [(middle - margin) as f32, (middle + margin) as f32]
