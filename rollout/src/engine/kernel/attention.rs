@@ -22,7 +22,7 @@ use pulp::NullaryFnOnce;
 
 use super::lanes::Lanes;
 use super::parallel::Parallel;
-use super::tile::Tile;
+use super::tile::{Block, Tile};
 use crate::engine::cache::{BLOCK, CacheLayout, Kind};
 
 /// Queries of one tile: enough to use a block well while it is in the nearest cache.
@@ -58,6 +58,13 @@ struct Sequence<'a> {
     own: usize,
     prefix_blocks: &'a [i32],
     own_blocks: &'a [i32],
+}
+
+impl<'a> Sequence<'a> {
+    /// Its own blocks with its tokens before the new token `end`.
+    fn blocks_before(&self, end: usize) -> &'a [i32] {
+        &self.own_blocks[..(self.own + end).div_ceil(BLOCK)]
+    }
 }
 
 /// New tokens that are worked on together: some of one sequence, or one each of several that share a prefix.
@@ -262,9 +269,13 @@ impl NullaryFnOnce for Attend<'_> {
         let num_queries = sequences.len() * per_sequence;
         let row_width = (inputs.num_heads + 2 * kv_heads) * dim;
         let scale = 1.0 / (dim as f32).sqrt();
-        let block = |id: i32, head, kind| {
+        let block = |id: i32, head| {
             let id = usize::try_from(id).unwrap_or(usize::MAX);
-            &cache[layout.at(id, inputs.layer, kind, head)]
+            let part = |kind| &cache[layout.at(id, inputs.layer, kind, head)];
+            Block {
+                keys: part(Kind::Keys),
+                values: part(Kind::Values),
+            }
         };
         let mut visible = [0; TILE_QUERIES];
         let mut wide;
@@ -289,30 +300,26 @@ impl NullaryFnOnce for Attend<'_> {
                 }
             }
             // The prefix: all queries see all of it.
-            let prefix = sequences.first().map_or(0, |sequence| sequence.prefix);
-            for (index, &id) in sequences
-                .first()
-                .map_or(&[][..], |s| s.prefix_blocks)
-                .iter()
-                .enumerate()
-            {
+            let (prefix, prefix_blocks) = sequences.first().map_or((0, &[][..]), |sequence| {
+                (sequence.prefix, sequence.prefix_blocks)
+            });
+            // All blocks in the order in which they are read, each asked for while the one before it is worked on.
+            let ids = prefix_blocks.iter().chain(
+                sequences
+                    .iter()
+                    .flat_map(|sequence| sequence.blocks_before(tokens.end)),
+            );
+            let mut blocks = ids.map(|&id| block(id, head)).peekable();
+            for index in 0..prefix_blocks.len() {
                 visible.fill((prefix - index * BLOCK).min(BLOCK));
-                tile.absorb(
-                    0,
-                    visible,
-                    block(id, head, Kind::Keys),
-                    block(id, head, Kind::Values),
-                );
+                let Some(now) = blocks.next() else { break };
+                tile.absorb(0, visible, now, blocks.peek().copied());
             }
             // Each sequence's own tokens, up to the query's.
             for (index, sequence) in sequences.iter().enumerate() {
                 let first = index * per_sequence;
                 let visible = &mut visible[..per_sequence];
-                let end = sequence.own + tokens.end;
-                for (number, &id) in sequence.own_blocks[..end.div_ceil(BLOCK)]
-                    .iter()
-                    .enumerate()
-                {
+                for number in 0..sequence.blocks_before(tokens.end).len() {
                     for (token, visible) in tokens.clone().zip(visible.chunks_mut(per_head)) {
                         visible.fill(
                             (sequence.own + token + 1)
@@ -320,12 +327,8 @@ impl NullaryFnOnce for Attend<'_> {
                                 .min(BLOCK),
                         );
                     }
-                    tile.absorb(
-                        first,
-                        visible,
-                        block(id, head, Kind::Keys),
-                        block(id, head, Kind::Values),
-                    );
+                    let Some(now) = blocks.next() else { break };
+                    tile.absorb(first, visible, now, blocks.peek().copied());
                 }
             }
             for token in 0..sequences.len() * tokens.len() {

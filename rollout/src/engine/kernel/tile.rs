@@ -7,6 +7,7 @@
 //! [`SLACK`] above m does it become m, and the sums are scaled down: mostly the first block decides.
 
 use super::lanes::{LANES, Lanes, exp};
+use super::prefetch;
 use crate::engine::cache::BLOCK;
 
 /// Lanes of a block's tokens.
@@ -19,6 +20,15 @@ const SLACK: f32 = 8.0;
 const REGISTER_QUERIES: usize = 6;
 /// Lanes of a value that are kept in registers together.
 const REGISTER_LANES: usize = 4;
+
+/// One head's keys and values of a block's tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block<'a> {
+    /// [D, BLOCK].
+    pub(super) keys: &'a [Lanes],
+    /// [BLOCK, Dl].
+    pub(super) values: &'a [Lanes],
+}
 
 /// Buffers of one thread, used again for the next tile.
 #[derive(Debug, Default)]
@@ -57,31 +67,33 @@ impl Tile {
     }
 
     /// Takes the queries `first..first + visible.len()` through a block: query i sees its first `visible[i]` tokens.
-    /// `keys` are [D, BLOCK], `values` [BLOCK, Dl].
+    /// Of `next`, the block that follows, what is needed first is fetched meanwhile.
     #[inline(always)]
     pub(super) fn absorb(
         &mut self,
         first: usize,
         visible: &[usize],
-        keys: &[Lanes],
-        values: &[Lanes],
+        block: Block<'_>,
+        next: Option<Block<'_>>,
     ) {
         let longest = visible.iter().copied().max().unwrap_or(0);
         if longest == 0 {
             return;
         }
+        let mut next = next.map_or(&[][..], |next| next.keys);
         let mut done = 0;
         while done < visible.len() {
             let (query, now) = (first + done, (visible.len() - done).min(REGISTER_QUERIES));
             let visible = &visible[done..done + now];
             match now {
-                1 => self.step::<1>(query, visible, keys, values, longest),
-                2 => self.step::<2>(query, visible, keys, values, longest),
-                3 => self.step::<3>(query, visible, keys, values, longest),
-                4 => self.step::<4>(query, visible, keys, values, longest),
-                5 => self.step::<5>(query, visible, keys, values, longest),
-                _ => self.step::<REGISTER_QUERIES>(query, visible, keys, values, longest),
+                1 => self.step::<1>(query, visible, block, next, longest),
+                2 => self.step::<2>(query, visible, block, next, longest),
+                3 => self.step::<3>(query, visible, block, next, longest),
+                4 => self.step::<4>(query, visible, block, next, longest),
+                5 => self.step::<5>(query, visible, block, next, longest),
+                _ => self.step::<REGISTER_QUERIES>(query, visible, block, next, longest),
             }
+            next = &[];
             done += now;
         }
     }
@@ -91,29 +103,31 @@ impl Tile {
         &mut self,
         first: usize,
         visible: &[usize],
-        keys: &[Lanes],
-        values: &[Lanes],
+        block: Block<'_>,
+        next_keys: &[Lanes],
         longest: usize,
     ) {
-        self.score::<Q>(first, keys);
+        self.score::<Q>(first, block);
         for (query, &visible) in (first..).zip(visible) {
             self.soften(query, visible);
         }
         let dim_lanes = self.head_dim.div_ceil(LANES);
-        let mut lane = 0;
+        let (mut lane, mut next) = (0, next_keys);
         while lane + REGISTER_LANES <= dim_lanes {
-            self.accumulate::<Q, REGISTER_LANES>(first, lane, values, longest);
+            self.accumulate::<Q, REGISTER_LANES>(first, lane, block.values, next, longest);
             lane += REGISTER_LANES;
+            next = &[];
         }
         while lane < dim_lanes {
-            self.accumulate::<Q, 1>(first, lane, values, longest);
+            self.accumulate::<Q, 1>(first, lane, block.values, next, longest);
             lane += 1;
+            next = &[];
         }
     }
 
     /// Scores of all tokens of the block, visible or not.
     #[inline(always)]
-    fn score<const Q: usize>(&mut self, first: usize, keys: &[Lanes]) {
+    fn score<const Q: usize>(&mut self, first: usize, block: Block<'_>) {
         let dim = self.head_dim;
         // Rows of a length that the compiler can see: a check at every factor costs as much as the sums.
         let mut rest = &self.queries[first * dim..];
@@ -121,11 +135,13 @@ impl Tile {
         for query in &mut queries {
             (*query, rest) = rest.split_at(dim);
         }
-        let (keys, _) = keys.as_chunks::<HALVES>();
+        let (keys, _) = block.keys.as_chunks::<HALVES>();
         let keys = &keys[..dim];
         let mut scores = [[Lanes::ZERO; HALVES]; Q];
         for d in 0..dim {
             let key = keys[d];
+            prefetch::line(block.values, 2 * d);
+            prefetch::line(block.values, 2 * d + 1);
             for (query, scores) in queries.iter().zip(&mut scores) {
                 for (score, key) in scores.iter_mut().zip(key) {
                     *score = score.mul_add(query[d], key);
@@ -192,6 +208,7 @@ impl Tile {
         first: usize,
         lane: usize,
         values: &[Lanes],
+        next_keys: &[Lanes],
         longest: usize,
     ) {
         let dim_lanes = self.head_dim.div_ceil(LANES);
@@ -208,6 +225,9 @@ impl Tile {
             let Some(value) = value[lane..].first_chunk::<W>() else {
                 continue; // a value has at least W lanes from here on
             };
+            for line in 0..W {
+                prefetch::line(next_keys, token * W + line);
+            }
             for (weights, sums) in weights.iter().zip(&mut sums) {
                 let weights: &[f32; BLOCK] = bytemuck::cast_ref(weights);
                 for (sum, &value) in sums.iter_mut().zip(value) {
