@@ -11,7 +11,7 @@ pub use error::{Error, Result};
 pub use random::{permutation, uniform};
 pub use statistics::{Distribution, EntropyKind, Nucleus};
 
-use row::{BLOCK, CHUNK, sum_of};
+use row::{BLOCK, CHUNK, Candidate, sum_of};
 use selection::{mass, select_mass};
 
 /// How tokens are drawn and measured; the same for every row of a run.
@@ -47,6 +47,9 @@ pub struct Scored {
 
 /// Share of the largest weight below which what may be drawn is weighed anew.
 const LEAST_ALLOWED: f64 = 1e-12;
+
+/// Mass of a nucleus from which on a token of the whole row is tried first.
+const LIKELY: f64 = 0.5;
 
 /// Draws and scores tokens. Holds buffers: one per thread.
 #[derive(Debug)]
@@ -151,11 +154,13 @@ impl Sampler {
         }
         let (top_k, top_p) = (self.sampling.top_k, f64::from(self.sampling.top_p));
         if top_k == 0 && top_p >= 1.0 {
-            return self.walk_row(uniform * total);
+            return Ok(self.walk_row(uniform * total)?.token);
         }
         let mut candidates = std::mem::take(&mut self.distribution.candidates);
-        // Top-k first; the nucleus is then taken of what is left.
-        if top_k > 0 {
+        let drawn = if top_k == 0 {
+            self.draw_nucleus(logits, uniform, total, &mut candidates)
+        } else {
+            // Top-k first; the nucleus is then taken of what is left.
             let padding = logits.len().saturating_sub(self.sampling.num_tokens);
             let bans = self.sampling.banned.len() + padding.div_ceil(CHUNK) + 1;
             self.distribution.row(logits).select_count(
@@ -169,29 +174,46 @@ impl Sampler {
                 let size = select_mass(&mut candidates, target);
                 candidates.truncate(size);
             }
-        } else {
-            let row = self.distribution.row(logits);
-            let selection = row.select_mass(top_p * total, total, &mut candidates);
-            candidates.truncate(selection.size);
-            if selection.above.size > 0 {
-                // Too many to be listed: the rest of the row is banned like any other token.
-                self.distribution
-                    .keep(logits, selection.above.logit, &candidates);
-                self.distribution.candidates = candidates;
-                let kept: f64 = self.distribution.block_sums.iter().sum();
-                return self.walk_row(uniform * kept);
-            }
-        }
-        candidates.sort_unstable_by_key(|candidate| candidate.id);
-        let target = uniform * mass(&candidates);
-        let token = walk(
-            candidates
-                .iter()
-                .map(|candidate| (candidate.id, candidate.weight)),
-            target,
-        );
+            draw_listed(&mut candidates, uniform)
+        };
         self.distribution.candidates = candidates;
-        token.ok_or(Error::NothingAllowed)
+        drawn
+    }
+
+    /// Draws from the nucleus of mass `top_p`; `total` is the weight of what may be drawn.
+    fn draw_nucleus(
+        &mut self,
+        logits: &[f32],
+        mut uniform: f64,
+        total: f64,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<u32> {
+        let top_p = f64::from(self.sampling.top_p);
+        let target = top_p * total;
+        let row = self.distribution.row(logits);
+        if let Some(size) = row.select_sharp(target, candidates) {
+            candidates.truncate(size);
+            return draw_listed(candidates, uniform);
+        }
+        if top_p >= LIKELY {
+            // A wide nucleus takes several passes to find, a token's place one: whatever is drawn of the whole row mostly
+            // lies within, and if it does not, where the number fell within that token's share is as good as a new number.
+            let drawn = self.walk_row(uniform * total)?;
+            if row.is_selected(drawn.token, target, candidates) {
+                return Ok(drawn.token);
+            }
+            uniform = drawn.rest;
+        }
+        let selection = row.select_wide(target, total, candidates);
+        candidates.truncate(selection.size);
+        if selection.above.size == 0 {
+            return draw_listed(candidates, uniform);
+        }
+        // Too many to be listed: the rest of the row is banned like any other token.
+        self.distribution
+            .keep(logits, selection.above.logit, candidates);
+        let kept: f64 = self.distribution.block_sums.iter().sum();
+        Ok(self.walk_row(uniform * kept)?.token)
     }
 
     /// Sets the weights of tokens that may not be drawn to 0 and returns the sum of the others.
@@ -222,7 +244,7 @@ impl Sampler {
     }
 
     /// Inverts the cumulative sum of the weights: the first token at which it exceeds `target`.
-    fn walk_row(&self, target: f64) -> Result<u32> {
+    fn walk_row(&self, target: f64) -> Result<Drawn> {
         let (weights, block_sums) = (&self.distribution.weights, &self.distribution.block_sums);
         let mut before = 0.0;
         let mut block = None;
@@ -266,20 +288,39 @@ fn scored(token: u32, logprob: f64, entropy: f64) -> Scored {
     }
 }
 
+/// A token, and where in its share of the mass the random number fell: uniform in [0, 1] as well.
+struct Drawn {
+    token: u32,
+    rest: f64,
+}
+
+/// Draws one of the candidates.
+fn draw_listed(candidates: &mut [Candidate], uniform: f64) -> Result<u32> {
+    candidates.sort_unstable_by_key(|candidate| candidate.id);
+    let items = candidates
+        .iter()
+        .map(|candidate| (candidate.id, candidate.weight));
+    let drawn = walk(items, uniform * mass(candidates));
+    Ok(drawn.ok_or(Error::NothingAllowed)?.token)
+}
+
 /// The first item at which the running sum exceeds `target`; the last one of any weight when rounding left it short.
-fn walk(items: impl Iterator<Item = (u32, f32)>, target: f64) -> Option<u32> {
-    let mut sum = 0.0;
-    let mut last = None;
-    for (id, weight) in items {
-        sum += f64::from(weight);
+fn walk(items: impl Iterator<Item = (u32, f32)>, target: f64) -> Option<Drawn> {
+    let (mut before, mut last) = (0.0, None);
+    for (token, weight) in items {
+        let weight = f64::from(weight);
         if weight > 0.0 {
-            last = Some(id);
-            if sum > target {
+            last = Some((token, before, weight));
+            if before + weight > target {
                 break;
             }
         }
+        before += weight;
     }
-    last
+    last.map(|(token, before, weight)| Drawn {
+        token,
+        rest: ((target - before) / weight).clamp(0.0, 1.0),
+    })
 }
 
 #[cfg(test)]

@@ -162,9 +162,9 @@ impl NullaryFnOnce for Parts<'_> {
         let (mut low_sums, mut high_sums) = (Sums::ZERO, Sums::ZERO);
         let (mut low_sizes, mut high_sizes) = ([0_u32; CHUNK], [0_u32; CHUNK]);
         let rest = self.row.rest();
-        for (logits, weights) in self.row.chunks_from(low, &rest) {
+        for chunk in self.row.chunks_from(low, &rest) {
             for lane in 0..CHUNK {
-                let (logit, weight) = (logits[lane], weights[lane]);
+                let (logit, weight) = (chunk.logits[lane], chunk.weights[lane]);
                 low_sums.0[lane] += f64::from(weight_if(logit >= low, weight));
                 high_sums.0[lane] += f64::from(weight_if(logit >= high, weight));
                 low_sizes[lane] += u32::from(logit >= low);
@@ -198,19 +198,13 @@ impl NullaryFnOnce for Gather<'_> {
     #[inline(always)]
     fn call(self) {
         let (from, below) = (self.from, self.below);
-        let tokens = self
-            .row
-            .logits
-            .chunks(LANES)
-            .zip(self.row.weights.chunks(LANES));
-        let mut groups = (0_u32..).step_by(LANES).zip(tokens);
         let mut mass = 0.0;
-        for &top in self.row.tops {
-            if top < from {
-                groups.nth(CHUNK / LANES - 1);
-                continue;
-            }
-            for (start, (logits, weights)) in groups.by_ref().take(CHUNK / LANES) {
+        let rest = self.row.rest();
+        for chunk in self.row.chunks_from(from, &rest) {
+            let (logits, _) = chunk.logits.as_chunks::<LANES>();
+            let (weights, _) = chunk.weights.as_chunks::<LANES>();
+            let groups = logits.iter().zip(weights);
+            for (start, (logits, weights)) in (chunk.first..).step_by(LANES).zip(groups) {
                 // Most groups have none.
                 let mut is_any = false;
                 for &logit in logits {
@@ -247,9 +241,9 @@ impl NullaryFnOnce for Moment<'_> {
         let (from, top) = (self.from, f64::from(self.row.top));
         let mut sums = Sums::ZERO;
         let rest = self.row.rest();
-        for (logits, weights) in self.row.chunks_from(from, &rest) {
+        for chunk in self.row.chunks_from(from, &rest) {
             for lane in 0..CHUNK {
-                let (logit, weight) = (logits[lane], weights[lane]);
+                let (logit, weight) = (chunk.logits[lane], chunk.weights[lane]);
                 let weight = weight_if(logit >= from, weight);
                 sums.0[lane] += f64::from(weight) * (f64::from(logit) - top);
             }
@@ -271,8 +265,12 @@ pub(super) struct Row<'a> {
     pub(super) temperature: f64,
 }
 
-/// Logits and weights of a chunk.
-type Chunk<'a> = (&'a [f32; CHUNK], &'a [f32; CHUNK]);
+/// The tokens from `first` on.
+struct Chunk<'a> {
+    first: u32,
+    logits: &'a [f32; CHUNK],
+    weights: &'a [f32; CHUNK],
+}
 
 impl<'a> Row<'a> {
     /// What is left behind the whole chunks, padded with tokens of no weight and below every pivot.
@@ -292,13 +290,12 @@ impl<'a> Row<'a> {
     ) -> impl Iterator<Item = Chunk<'a>> {
         let (logits, _) = self.logits.as_chunks::<CHUNK>();
         let (weights, _) = self.weights.as_chunks::<CHUNK>();
-        let tops = self.tops.iter().enumerate();
-        tops.filter(move |&(_, &top)| top >= from)
-            .map(move |(index, _)| {
-                (
-                    logits.get(index).unwrap_or(&rest.0),
-                    weights.get(index).unwrap_or(&rest.1),
-                )
+        let tops = (0_u32..).step_by(CHUNK).zip(self.tops).enumerate();
+        tops.filter(move |&(_, (_, &top))| top >= from)
+            .map(move |(index, (first, _))| Chunk {
+                first,
+                logits: logits.get(index).unwrap_or(&rest.0),
+                weights: weights.get(index).unwrap_or(&rest.1),
             })
     }
 }

@@ -37,27 +37,68 @@ impl Row<'_> {
         total: f64,
         candidates: &mut Vec<Candidate>,
     ) -> Selection {
+        match self.select_sharp(target, candidates) {
+            Some(size) => Selection {
+                above: Part::NOTHING,
+                size,
+            },
+            None => self.select_wide(target, total, candidates),
+        }
+    }
+
+    /// [`Self::select_mass`] where few tokens hold the mass: how many of the candidates it is.
+    pub(super) fn select_sharp(
+        &self,
+        target: f64,
+        candidates: &mut Vec<Candidate>,
+    ) -> Option<usize> {
         for look in LOOKS {
             #[expect(clippy::cast_possible_truncation, reason = "a threshold is an f32")]
             let from = (f64::from(self.top) + look.ln() * self.temperature) as f32;
-            let visits = self.tops.iter().filter(|&&top| top >= from).count();
-            if visits > LOOK_CHUNKS.min(self.tops.len() / 4) {
+            // Counted in the vectors' own width.
+            let visits: u32 = self.tops.iter().map(|&top| u32::from(top >= from)).sum();
+            if visits as usize > LOOK_CHUNKS.min(self.tops.len() / 4) {
                 break;
             }
             self.gather(from, f32::INFINITY, f64::INFINITY, candidates);
             if mass(candidates) >= target {
-                return Selection {
-                    above: Part::NOTHING,
-                    size: select_mass(candidates, target),
-                };
+                return Some(select_mass(candidates, target));
             }
         }
-        self.select_wide(target, total, candidates)
+        None
+    }
+
+    /// Whether a token is among the fewest most likely ones that reach `target`. `candidates` is overwritten.
+    pub(super) fn is_selected(
+        &self,
+        id: u32,
+        target: f64,
+        candidates: &mut Vec<Candidate>,
+    ) -> bool {
+        let Some(&logit) = self.logits.get(id as usize) else {
+            return false;
+        };
+        let [from, above] = self.arch.dispatch(Parts {
+            row: *self,
+            pivots: [logit, logit.next_up()],
+        });
+        if above.mass >= target || from.mass < target || from.size - above.size == 1 {
+            return above.mass < target;
+        }
+        // Some of the tokens with this logit are in: those with the lowest ids.
+        let missing = target - above.mass;
+        self.gather(logit, logit.next_up(), missing, candidates);
+        candidates.iter().any(|candidate| candidate.id == id)
     }
 
     /// [`Self::select_mass`] where many tokens share the mass: the logit at which it is reached is bracketed by passes
     /// over the row, until few tokens are left between.
-    fn select_wide(&self, target: f64, total: f64, candidates: &mut Vec<Candidate>) -> Selection {
+    pub(super) fn select_wide(
+        &self,
+        target: f64,
+        total: f64,
+        candidates: &mut Vec<Candidate>,
+    ) -> Selection {
         let mut low = Part {
             logit: self.floor,
             mass: total,
@@ -67,7 +108,7 @@ impl Row<'_> {
             logit: self.tops.iter().copied().fold(f32::MIN, f32::max).next_up(),
             ..Part::NOTHING
         };
-        let mut pivots = self.estimate(target / total, candidates);
+        let mut pivots = self.estimate(target / total);
         let mut margin = WIDE;
         while low.size - high.size > FEW && low.logit.next_up() < high.logit {
             let left = low.size - high.size;
@@ -105,28 +146,29 @@ impl Row<'_> {
     }
 
     /// Two logits around the one at which the mass of the row reaches `share`, from a sample of its tokens.
-    fn estimate(&self, share: f64, sample: &mut Vec<Candidate>) -> [f32; 2] {
-        sample.clear();
+    fn estimate(&self, share: f64) -> [f32; 2] {
         let step = self.logits.len().div_ceil(SAMPLE);
-        for index in (0..self.logits.len()).step_by(step) {
-            sample.push(Candidate {
-                logit: self.logits[index],
-                weight: self.weights[index],
-                id: 0, // not asked for
-            });
+        // Whole numbers in the order of the logits: they sort faster than floats.
+        let mut sample = [(0, 0); SAMPLE];
+        let mut size = 0;
+        for (key, index) in sample.iter_mut().zip((0..self.logits.len()).step_by(step)) {
+            *key = (rank(self.logits[index]), index);
+            size += 1;
         }
-        sample.sort_unstable_by(likelier);
-        let target = share * mass(sample);
+        let sample = &mut sample[..size];
+        sample.sort_unstable_by_key(|&key| std::cmp::Reverse(key));
+        let weight = |&(_, index): &(u32, usize)| f64::from(self.weights[index]);
+        let target = share * sample.iter().map(weight).sum::<f64>();
         let mut sum = 0.0;
-        let crossing = sample.iter().position(|candidate| {
-            sum += f64::from(candidate.weight);
+        let crossing = sample.iter().position(|key| {
+            sum += weight(key);
             sum >= target
         });
-        let crossing = crossing.unwrap_or(sample.len() - 1);
+        let crossing = crossing.unwrap_or(size - 1);
         // About three standard deviations of a share of the sample to either side.
         let margin = SAMPLE / 12;
-        let lower = sample[(crossing + margin).min(sample.len() - 1)].logit;
-        [lower, sample[crossing.saturating_sub(margin)].logit]
+        let around = [crossing + margin, crossing.saturating_sub(margin)];
+        around.map(|place| self.logits[sample[place.min(size - 1)].1])
     }
 
     /// The `count` most likely tokens that have any weight, in no order. `bans` tokens at most have lost theirs.
@@ -166,6 +208,16 @@ impl Row<'_> {
             enough,
             candidates,
         });
+    }
+}
+
+/// A number that orders like a logit.
+fn rank(logit: f32) -> u32 {
+    let bits = logit.to_bits();
+    if bits >> 31 == 0 {
+        bits | 1 << 31
+    } else {
+        !bits
     }
 }
 

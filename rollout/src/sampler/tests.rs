@@ -86,6 +86,31 @@ fn top_p_draws_from_the_nucleus_of_what_top_k_left() {
     assert!(chi_square(both, &logits, &[0], 1000) < 1e-9);
 }
 
+/// A wide nucleus is drawn from by trying tokens of the whole row: those of the nucleus keep their shares.
+#[test]
+fn a_wide_nucleus_keeps_its_shares() {
+    let row: Vec<f32> = (0..1500)
+        .map(|id| (uniform(6, id, 0, 0) * 30.0).round() as f32 / 15.0)
+        .collect();
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+    let mut distribution = Distribution::new();
+    distribution.load(&row, 1.0).unwrap();
+    for top_p in [0.6_f32, 0.9] {
+        let size = distribution.nucleus(&row, f64::from(top_p)).size;
+        assert!(size > 300, "{size}");
+        let wide = Sampling {
+            top_p,
+            ..sampling(row.len())
+        };
+        // Four standard deviations of chi-square above its mean.
+        let freedom = size as f64 - 1.0;
+        let limit = freedom + 4.0 * (2.0 * freedom).sqrt();
+        let found = chi_square(wide, &row, &order[..size], 60_000);
+        assert!(found < limit, "{found}, not below {limit}");
+    }
+}
+
 /// The draw and the statistics agree on who is in the nucleus, be it short or wide; and top-k passes over what is banned.
 #[test]
 fn every_token_of_the_selection_is_drawn_and_no_other() {
@@ -119,8 +144,8 @@ fn every_token_of_the_selection_is_drawn_and_no_other() {
                     .token
             })
             .collect();
+        drawn.sort_unstable();
         drawn.dedup();
-        assert!(drawn.is_sorted());
         assert_eq!(drawn, expected, "{top_k} {top_p} {num_banned}");
     }
 }
