@@ -101,42 +101,94 @@ impl PolicyLogprobs {
         if wanted.size1()? == 0 {
             return Ok(());
         }
+        let needs_gradient = model.needs_gradient(&self.trace);
+        if !needs_gradient && !model.is_head_trained() {
+            return Ok(());
+        }
         let of_logprobs = of_logprobs.index_select(0, &wanted);
         let of_entropies = of_entropies.map(|gradient| gradient.index_select(0, &wanted));
         let of_kl = of_kl.map(|(reference, gradient)| {
             (reference.at(&wanted), gradient.index_select(0, &wanted))
         });
         let targets = self.packed.targets.index_select(0, &wanted);
+        let predictors = self.packed.predictors.index_select(0, &wanted);
         let hidden = self.hidden.index_select(0, &wanted); // [m, E]
-        let needs_gradient = model.needs_gradient(&self.trace);
-        let leaf = hidden.set_requires_grad(needs_gradient);
+        drop(self.hidden);
+        let size = [self.packed.token_ids.size1()?, hidden.size2()?.1];
+        let mut by_hidden = Tensor::zeros(size, (hidden.kind(), hidden.device())); // [N, E]
         for (start, len) in chunks(wanted.size1()?, vocab(model)?) {
-            let all = log_softmax(model, &leaf.narrow(0, start, len), self.temperature); // [len, V]
-            if !all.requires_grad() {
-                continue;
-            }
-            let logprobs = all
-                .gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
-                .squeeze_dim(1); // [len]
-            let mut sum = (logprobs * of_logprobs.narrow(0, start, len)).sum(Kind::Float);
-            if let Some(gradient) = &of_entropies {
-                sum += (entropy(&all) * gradient.narrow(0, start, len)).sum(Kind::Float);
-            }
-            if let Some((reference, gradient)) = &of_kl {
-                let kl = kl(&all, &reference.log_softmax(start, len));
-                sum += (kl * gradient.narrow(0, start, len)).sum(Kind::Float);
-            }
-            sum.f_backward()?;
+            let part = |tensor: &Tensor| tensor.narrow(0, start, len);
+            let hidden = part(&hidden);
+            let all = no_grad(|| log_softmax(model, &hidden, self.temperature)); // [len, V]
+            let reference = of_kl
+                .as_ref()
+                .map(|(reference, gradient)| (reference.log_softmax(start, len), part(gradient)));
+            let by_logits = no_grad(|| {
+                Derivatives {
+                    targets: part(&targets),
+                    of_logprobs: part(&of_logprobs),
+                    of_entropies: of_entropies.as_ref().map(part),
+                    of_kl: reference,
+                }
+                .by_logits(all, self.temperature)
+            })?;
+            let by_part = model.logits_backward(&hidden, by_logits)?;
+            let _ = by_hidden.f_index_add_(0, &part(&predictors), &by_part)?;
         }
         if !needs_gradient {
             return Ok(());
         }
-        let predictors = self.packed.predictors.index_select(0, &wanted);
-        let size = [self.packed.token_ids.size1()?, leaf.size2()?.1];
-        let by_hidden = Tensor::zeros(size, (leaf.kind(), leaf.device())) // [N, E]
-            .index_add(0, &predictors, &leaf.grad());
-        drop(leaf);
+        drop(hidden);
         model.backward(self.trace, &self.packed, &by_hidden)
+    }
+}
+
+/// The derivatives of a loss at a chunk of positions, f32 [len] each.
+struct Derivatives {
+    /// The tokens, i64.
+    targets: Tensor,
+    /// g, by log pi(token).
+    of_logprobs: Tensor,
+    /// a, by the entropy H.
+    of_entropies: Option<Tensor>,
+    /// log q of the reference, f32 [len, V], and b, by the KL.
+    of_kl: Option<(Tensor, Tensor)>,
+}
+
+impl Derivatives {
+    /// dL/d logit z_v, f32 [len, V], from `all`, the log p_v of p = softmax(z / T), in whose memory it is written:
+    ///
+    /// T dL/dz_v = g ([v is the token] - p_v) - a p_v (log p_v + H) + b p_v (log p_v - log q_v - KL)
+    fn by_logits(self, mut all: Tensor, temperature: f64) -> Result<Tensor> {
+        let targets = self.targets.unsqueeze(1); // [len, 1]
+        let at_target = self.of_logprobs.unsqueeze(1); // [len, 1]
+        // What stands behind p_v: a number per position, and where the loss asks for more one per token.
+        let mut factor = -&at_target;
+        let mut by_token: Option<Tensor> = None;
+        if let Some(a) = self.of_entropies {
+            let (a, entropy) = (a.unsqueeze(1), entropy(&all).unsqueeze(1));
+            factor -= &a * entropy;
+            by_token = Some(&all * -a);
+        }
+        if let Some((mut reference, b)) = self.of_kl {
+            let (b, kl) = (b.unsqueeze(1), kl(&all, &reference).unsqueeze(1));
+            factor -= &b * kl;
+            let difference = reference.f_sub_(&all)?.f_mul_(&-b)?;
+            by_token = Some(match by_token {
+                Some(sum) => sum + difference,
+                None => difference,
+            });
+        }
+        let mut p = all.f_exp_()?;
+        let mut by_logits = match by_token {
+            Some(mut by_token) => p.f_mul_(&by_token.f_add_(&factor)?)?,
+            None => p.f_mul_(&factor)?,
+        };
+        by_logits = by_logits.f_scatter_add_(1, &targets, &at_target)?;
+        if temperature != 1.0 {
+            by_logits = by_logits.f_div_scalar_(temperature)?;
+        }
+        Ok(by_logits)
     }
 }
 
@@ -250,12 +302,10 @@ fn kl(policy: &Tensor, reference: &Tensor) -> Tensor {
 
 /// hidden [len, E] -> log-probabilities over the vocabulary, f32 [len, V].
 fn log_softmax(model: &Model, hidden: &Tensor, temperature: f64) -> Tensor {
-    let logits = model.logits(hidden).to_kind(Kind::Float);
-    let logits = if temperature == 1.0 {
-        logits
-    } else {
-        logits / temperature
-    };
+    let mut logits = model.logits(hidden).to_kind(Kind::Float);
+    if temperature != 1.0 {
+        logits = logits.g_div_scalar_(temperature);
+    }
     logits.log_softmax(-1, Kind::Float)
 }
 

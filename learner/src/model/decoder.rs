@@ -10,7 +10,7 @@ use tch::{Device, Tensor};
 use super::attention::Attention;
 use super::gradient;
 use super::layer::Layer;
-use super::linear::RmsNorm;
+use super::linear::{Linear, RmsNorm};
 use super::mlp::Mlp;
 use super::packed::Packed;
 use super::parameters::Parameters;
@@ -46,7 +46,7 @@ pub struct Decoder {
     embed_tokens: Tensor, // [V, E]
     layers: Vec<Layer>,
     norm: RmsNorm,
-    lm_head: Tensor, // [V, E]; the embedding itself when tied
+    head: Linear, // [V, E]; the embedding itself when tied
     config: TextConfig,
     device: Device,
 }
@@ -67,7 +67,7 @@ impl Decoder {
             embed_tokens: parameters.get(names::EMBED_TOKENS)?,
             layers,
             norm: RmsNorm::new(parameters, "model.norm", text.rms_norm_eps)?,
-            lm_head: parameters.get(head)?,
+            head: Linear::of(parameters.get(head)?),
             config: text.clone(),
             device,
         })
@@ -168,6 +168,18 @@ impl Decoder {
 
     /// hidden [n, E] -> logits [n, V].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        Input::new(hidden).times(&self.lm_head, None)
+        self.head.forward(hidden)
+    }
+
+    /// The way back: dL/d hidden [n, E], given dL/d logits [n, V]. The head gets its gradient added.
+    pub fn logits_backward(&self, hidden: &Tensor, by_logits: Tensor) -> Result<Tensor> {
+        let dy = Input::new(&by_logits);
+        drop(by_logits);
+        self.head.backward(&Input::new(hidden), &dy)
+    }
+
+    /// Whether the head is trained.
+    pub fn is_head_trained(&self) -> bool {
+        self.head.is_trained()
     }
 }

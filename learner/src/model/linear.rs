@@ -31,6 +31,15 @@ impl Linear {
         })
     }
 
+    /// The layer with this weight [out, in] and nothing else.
+    pub fn of(weight: Tensor) -> Self {
+        Self {
+            weight,
+            bias: None,
+            adapter: None,
+        }
+    }
+
     /// x [.., in] -> [.., out].
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.read(&Input::new(x))

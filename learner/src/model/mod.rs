@@ -180,6 +180,17 @@ impl Model {
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         self.decoder.logits(hidden)
     }
+
+    /// The way back from a gradient by the logits [n, V] to that by the hidden states [n, E] which they come from. The head
+    /// gets its gradient added.
+    pub fn logits_backward(&self, hidden: &Tensor, by_logits: Tensor) -> Result<Tensor> {
+        no_grad(|| self.decoder.logits_backward(hidden, by_logits))
+    }
+
+    /// Whether the head is trained.
+    pub fn is_head_trained(&self) -> bool {
+        self.decoder.is_head_trained()
+    }
 }
 
 fn images_of<'a>(batch: &MicroBatch<'a>) -> Vec<&'a Patches> {
