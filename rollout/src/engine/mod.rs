@@ -90,7 +90,9 @@ pub struct Engine {
     num_groups: u64,
     num_tokens: u64,
     spent: Spent,
-    /// Frees the weights before these.
+    /// The weights before these, until a step with these is done.
+    replaced: Option<EngineModel>,
+    /// Frees those before.
     retiring: Option<JoinHandle<()>>,
 }
 
@@ -125,6 +127,7 @@ impl Engine {
             settings,
             model,
             version,
+            replaced: None,
             retiring: None,
         })
     }
@@ -156,9 +159,17 @@ impl Engine {
     /// Goes on with other weights. Responses under way keep what is cached of their prompt and say so in their versions.
     pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) {
         self.version = version;
-        let old = std::mem::replace(&mut self.model, model);
-        self.finish_retiring(); // of the weights before those: one at a time
-        self.retiring = old.retire();
+        self.retire_replaced();
+        self.replaced = Some(std::mem::replace(&mut self.model, model));
+    }
+
+    /// Frees what was replaced. Not before the first step with new weights, which asks for much memory: it would wait for
+    /// every piece that is given back meanwhile.
+    fn retire_replaced(&mut self) {
+        if let Some(old) = self.replaced.take() {
+            self.finish_retiring(); // of the weights before those: one at a time
+            self.retiring = old.retire();
+        }
     }
 
     /// Draws tokens another way from here on. To be called when idle: what is under way would change its distribution.
@@ -225,6 +236,7 @@ impl Engine {
             let tokens = self.sample(&logits)?;
             self.accept(&tokens);
         }
+        self.retire_replaced();
         self.finish()
     }
 
