@@ -178,6 +178,7 @@ impl Dice {
             images: self.pixels[index].clone(),
             temperature: 0.9,
             precision: Precision::F32,
+            greedy_reward: None,
             responses: (0..GROUP_SIZE)
                 .map(|response| response_of(ticket, response, version))
                 .collect(),
