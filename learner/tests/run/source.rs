@@ -124,36 +124,3 @@ fn with_staleness_every_ticket_ends_in_one_place() {
         "{num_lives} lives, {num_ahead} groups of older versions"
     );
 }
-
-#[test]
-fn records_without_the_baseline_that_the_run_needs_are_made_again_once_and_then_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let run_dir = folder.path().join("run");
-    run_dir::create(&run_dir).unwrap();
-    let dice = Dice::open();
-    let sampling = Sampling {
-        needs_greedy: true,
-        ..SAMPLING
-    };
-    let mut control = LearnerControl::create_or_open(&run_dir).unwrap();
-    control.publish(PolicyVersion(0));
-    let state = SourceState {
-        next_ticket: Ticket(3),
-        awaited: vec![Ticket(1)],
-        kept: [0, 2]
-            .map(|ticket| dice.record(Ticket(ticket), PolicyVersion(0)))
-            .to_vec(),
-        tally: Tally::default(),
-    };
-    let mut source = Source::new(dice.config.clone(), sampling, state, &mut control).unwrap();
-    assert!(source.state().kept.is_empty());
-    assert_eq!(source.state().awaited, [0, 1, 2].map(Ticket));
-    // These rollouts know of no baseline.
-    let _rollout = DiceRollout::start(&run_dir, Shift::WithoutModel);
-    let error = source
-        .next_batch(&mut control, PolicyVersion(0), &|| false, &|_| ())
-        .unwrap_err()
-        .to_string();
-    assert!(error.starts_with("--advantage remax needs") && !error.contains('\n'));
-    assert!(source.tally().num_stale > 0);
-}
