@@ -9,11 +9,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use models::checkpoint::Checkpoint;
+use models::names::TensorSpec;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::model::lora::{Lora, LoraSettings};
-use crate::model::parameters::{Parameters, write_safetensors};
+use crate::model::parameters::{Parameter, Parameters, write_safetensors};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
@@ -32,10 +33,15 @@ struct AdapterConfig {
 
 /// Writes the folder; `base` is where the frozen weights are.
 pub fn save(folder: &Path, lora: &Lora, base: &Path) -> Result<()> {
-    let factors = lora.factors().iter().map(|factor| {
-        let key = format!("{KEY_PREFIX}{}", factor.spec.name);
-        (key, factor.tensor.shallow_clone())
-    });
+    let keyed = |factor: &Parameter| TensorSpec {
+        name: format!("{KEY_PREFIX}{}", factor.spec.name),
+        shape: factor.spec.shape.clone(),
+    };
+    let specs: Vec<TensorSpec> = lora.factors().iter().map(keyed).collect();
+    let factors = specs
+        .iter()
+        .zip(lora.factors())
+        .map(|(spec, factor)| (spec, || factor.tensor.shallow_clone()));
     write_safetensors(factors, Kind::Float, &folder.join(WEIGHTS))?;
     let config = serde_json::json!({
         "peft_type": "LORA",

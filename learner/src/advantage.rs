@@ -10,8 +10,7 @@
 //! | `reinforce-plus-plus` | (R_i - m) / sqrt(v + 1e-8), m and sample variance v over all response tokens of the batch: response i counts L_i times | 2501.03262 |
 //! | `reinforce-plus-plus-baseline` | the same of R_i - mean R | 2501.03262 |
 //! | `pass-at-k` | see [`pass_at_k`] | 2508.10751 |
-//!
-//! ReMax (2310.10505) is not among them: it subtracts the reward of a greedy response, which the records don't hold.
+//! | `remax` | R_i - reward of a greedy response to the same prompt, which is not trained on | 2310.10505 |
 
 use std::ops::Range;
 
@@ -27,8 +26,8 @@ const VARIANCE_EPSILON: f64 = 1e-8;
 /// One advantage per response.
 ///
 /// `rewards` [responses] is flat over the batch, `groups` gives each group's span in it, `lens` [responses] the response
-/// tokens; `pass_k` is read by pass@k alone. Where the baseline is the group's, a group of one or of equal rewards has
-/// advantages of exactly zero (before whitening).
+/// tokens; `pass_k` is read by pass@k alone, `greedy` [groups], the greedy responses' rewards, by ReMax alone. Where the
+/// baseline is the group's mean, a group of one or of equal rewards has advantages of exactly zero (before whitening).
 #[must_use]
 pub fn advantages(
     kind: Advantage,
@@ -36,6 +35,7 @@ pub fn advantages(
     groups: &[Range<usize>],
     lens: &[usize],
     pass_k: usize,
+    greedy: &[f32],
 ) -> Vec<f32> {
     let each = |of_group: &dyn Fn(&[f64]) -> Vec<f64>| by_group(rewards, groups, of_group);
     let values = match kind {
@@ -55,6 +55,7 @@ pub fn advantages(
             whitened(&rewards, lens)
         }
         Advantage::ReinforcePlusPlusBaseline => whitened(&each(&centred), lens),
+        Advantage::Remax => above(rewards, groups, greedy),
     };
     values.into_iter().map(narrow).collect()
 }
@@ -75,6 +76,17 @@ fn by_group(
         }
         let rewards: Vec<f64> = rewards.iter().map(|&reward| f64::from(reward)).collect();
         values[group.clone()].copy_from_slice(&of_group(&rewards));
+    }
+    values
+}
+
+/// Each reward less its group's baseline.
+fn above(rewards: &[f32], groups: &[Range<usize>], baselines: &[f32]) -> Vec<f64> {
+    let mut values = vec![0.0; rewards.len()];
+    for (group, &baseline) in groups.iter().zip(baselines) {
+        for index in group.clone() {
+            values[index] = f64::from(rewards[index]) - f64::from(baseline);
+        }
     }
     values
 }
@@ -177,14 +189,14 @@ mod tests {
 
     fn one_group(kind: Advantage, rewards: &[f32], lens: &[usize], k: usize) -> Vec<f32> {
         let whole = 0..rewards.len();
-        advantages(kind, rewards, &[whole], lens, k)
+        advantages(kind, rewards, &[whole], lens, k, &[])
     }
 
     #[test]
     fn grpo_matches_the_formula_by_hand() {
         // torch: r = tensor([1., 0., 0., 1., 0.]); (r - r.mean()) / (r.std() + 1e-6)
         let rewards = [9.0, 1.0, 0.0, 0.0, 1.0, 0.0];
-        let got = advantages(Advantage::Grpo, &rewards, &[0..1, 1..6], &[1; 6], 1);
+        let got = advantages(Advantage::Grpo, &rewards, &[0..1, 1..6], &[1; 6], 1, &[]);
         let expected = [
             0.0, 1.0954426, -0.7302951, -0.7302951, 1.0954426, -0.7302951,
         ];
@@ -201,7 +213,7 @@ mod tests {
             Advantage::Rloo,
             Advantage::PassAtK,
         ] {
-            let got = advantages(kind, &[0.1; 7], &[0..3, 3..7], &[1; 7], 2);
+            let got = advantages(kind, &[0.1; 7], &[0..3, 3..7], &[1; 7], 2, &[]);
             assert_eq!(got, vec![0.0; 7]);
         }
         assert_eq!(group(Advantage::ReinforcePlusPlus, &[1.0]), [0.0]);
@@ -211,6 +223,20 @@ mod tests {
     fn baselines_by_hand() {
         assert_eq!(group(Advantage::DrGrpo, &[3.0, 1.0]), [1.0, -1.0]);
         assert_eq!(group(Advantage::Rloo, &[3.0, 0.0, 0.0]), [3.0, -1.5, -1.5]);
+    }
+
+    #[test]
+    fn remax_takes_the_greedy_reward_off_even_where_all_are_alike() {
+        let rewards = [1.0, 0.0, 1.0, 1.0, 0.0];
+        let got = advantages(
+            Advantage::Remax,
+            &rewards,
+            &[0..2, 2..4, 4..5],
+            &[3, 1, 2, 2, 9],
+            1,
+            &[1.0, 0.0, 0.5],
+        );
+        assert_eq!(got, [0.0, -1.0, 1.0, 1.0, -0.5]);
     }
 
     #[test]
@@ -231,6 +257,7 @@ mod tests {
             &[0..2, 2..4],
             &[1, 1, 1, 1],
             1,
+            &[],
         );
         // The groups' levels are gone: +-0.5 each, over a sample std of 0.5774.
         for (value, sign) in got.iter().zip([1.0, -1.0, 1.0, -1.0]) {
@@ -276,6 +303,25 @@ mod tests {
                 let own: Vec<f64> = subsets(rewards.len(), k).iter().filter(|s| s.contains(&index)).map(best).collect();
                 let expected = (own.iter().sum::<f64>() / own.len() as f64 - mean) / (variance.sqrt() + 1e-6);
                 prop_assert!((got - expected).abs() < 1e-6, "{got} and {expected}");
+            }
+        }
+
+        #[test]
+        fn remax_is_the_plain_difference_in_f64(
+            groups in prop::collection::vec((prop::collection::vec(-2.0_f32..2.0, 1..6), -2.0_f32..2.0), 1..6),
+        ) {
+            let rewards: Vec<f32> = groups.iter().flat_map(|(rewards, _)| rewards.clone()).collect();
+            let greedy: Vec<f32> = groups.iter().map(|(_, greedy)| *greedy).collect();
+            let mut spans = Vec::new();
+            let mut expected = Vec::new();
+            for (rewards, greedy) in &groups {
+                spans.push(expected.len()..expected.len() + rewards.len());
+                expected.extend(rewards.iter().map(|&reward| f64::from(reward) - f64::from(*greedy)));
+            }
+            let lens = vec![1; rewards.len()];
+            let got = advantages(Advantage::Remax, &rewards, &spans, &lens, 1, &greedy);
+            for (got, expected) in got.iter().zip(&expected) {
+                prop_assert!((f64::from(*got) - expected).abs() < 1e-6, "{got} and {expected}");
             }
         }
 

@@ -43,6 +43,8 @@ pub struct Group {
     pub temperature: f32,
     /// What the rollout engine computed in.
     pub precision: Precision,
+    /// What the greedy response to it earned, where there is one.
+    pub greedy_reward: Option<Reward>,
     /// Its responses in [`Batch::responses`].
     pub responses: Range<usize>,
 }
@@ -91,6 +93,7 @@ impl Batch {
                 images: record.images.into_iter().map(rgb_image).collect(),
                 temperature: record.temperature,
                 precision: record.precision,
+                greedy_reward: record.greedy_reward,
                 responses: first..batch.responses.len(),
             });
         }
@@ -125,6 +128,13 @@ impl Batch {
             .iter()
             .map(|response| response.reward.total)
             .collect()
+    }
+
+    /// Total rewards of the greedy responses, one per group that has one.
+    #[must_use]
+    pub fn greedy_rewards(&self) -> Vec<f32> {
+        let rewards = self.groups.iter().filter_map(|group| group.greedy_reward);
+        rewards.map(|reward| reward.total).collect()
     }
 
     /// The groups' spans in the responses.

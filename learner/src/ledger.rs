@@ -24,6 +24,16 @@ pub struct Sampling {
     pub max_staleness: u64,
     /// Which groups teach nothing.
     pub group_filter: GroupFilter,
+    /// Whether a group is of no use without the reward of a greedy response.
+    pub needs_greedy: bool,
+}
+
+impl Sampling {
+    /// Whether a record has the baseline that this run needs. One of a sample that was passed over needs none.
+    #[must_use]
+    pub fn has_baseline(&self, record: &GroupRecord) -> bool {
+        !self.needs_greedy || record.greedy_reward.is_some() || record.responses.is_empty()
+    }
 }
 
 /// What became of a record.
@@ -33,6 +43,8 @@ pub enum Verdict {
     Accepted,
     /// Of a version out of range: its ticket has to be generated again.
     Stale,
+    /// Without the baseline that the run needs: its ticket has to be generated again.
+    Lacking,
     /// Nobody waits for it.
     Unexpected,
 }
@@ -119,6 +131,10 @@ impl Ledger {
         if !self.is_fresh(&record, current) {
             self.tally.num_stale += 1;
             return Verdict::Stale;
+        }
+        if !self.sampling.has_baseline(&record) {
+            self.tally.num_stale += 1;
+            return Verdict::Lacking;
         }
         self.awaited.remove(&record.ticket);
         self.count(&record);
@@ -289,6 +305,7 @@ mod tests {
             max_rounds,
             max_staleness,
             group_filter: GroupFilter::Accuracy,
+            needs_greedy: false,
         }
     }
 

@@ -125,6 +125,11 @@ impl StepReport {
             ("reward/format", part(|reward| reward.format)),
             ("reward/overlong", part(|reward| reward.overlong)),
         ]);
+        let greedy = self.batch.greedy_rewards();
+        if !greedy.is_empty() {
+            let greedy = Summary::new(greedy.into_iter().map(f64::from));
+            metrics.push(("critic/greedy_score", greedy.mean));
+        }
     }
 
     fn lengths(&self, metrics: &mut Vec<(&'static str, f64)>) {

@@ -113,11 +113,12 @@ impl AdamW {
             let gradient = parameter.tensor.grad();
             // A tensor that no backward pass has reached yet is left alone, as PyTorch does. One that was reached before
             // has a gradient of zeros here; a resumed run has none for it, which must mean the same.
-            let gradient = match (gradient.defined(), self.moments.contains_key(name)) {
-                (true, _) => gradient * clip,
+            let mut gradient = match (gradient.defined(), self.moments.contains_key(name)) {
+                (true, _) => gradient,
                 (false, true) => parameter.tensor.zeros_like(),
                 (false, false) => continue,
             };
+            let _ = gradient.f_mul_scalar_(clip)?;
             let moments = self
                 .moments
                 .entry(name.clone())
@@ -127,7 +128,7 @@ impl AdamW {
                 lr,
                 self.num_updates,
                 &parameter.tensor,
-                &gradient,
+                &mut gradient,
             )?;
         }
         Ok(Update {
@@ -191,6 +192,11 @@ impl AdamW {
                 Ok(Some(tensor.to_device(parameter.tensor.device())))
             };
             let (exp_avg, exp_avg_sq) = (take("exp_avg")?, take("exp_avg_sq")?);
+            ensure!(
+                exp_avg.is_some() == exp_avg_sq.is_some(),
+                "{}: {name}: one of its two moments is missing",
+                path.display()
+            );
             if let (Some(exp_avg), Some(exp_avg_sq)) = (exp_avg, exp_avg_sq) {
                 optimizer.moments.insert(
                     name.clone(),
@@ -219,14 +225,17 @@ impl Moments {
         }
     }
 
-    /// One AdamW step of one parameter, `step` counted from 1.
+    /// One AdamW step of one parameter, `step` counted from 1. All of it in place: the gradient's memory is used up.
+    ///
+    /// With m, v the moments and c1, c2 their corrections, the parameter moves by
+    /// -lr / c1 m / (sqrt(v / c2) + eps) = m / (-(sqrt(v) + eps sqrt(c2)) c1 / (lr sqrt(c2))).
     fn apply(
         &mut self,
         settings: &OptimizerSettings,
         lr: f64,
         step: u64,
         parameter: &Tensor,
-        gradient: &Tensor,
+        gradient: &mut Tensor,
     ) -> Result<()> {
         let OptimizerSettings {
             beta1,
@@ -239,16 +248,19 @@ impl Moments {
         let mut parameter = parameter.shallow_clone();
         let _ = parameter.f_mul_scalar_(1.0 - lr * weight_decay)?;
         let _ = self.exp_avg.f_lerp_(gradient, 1.0 - beta1)?;
+        let _ = gradient.f_mul_scalar_((1.0 - beta2).sqrt())?;
         let _ = self
             .exp_avg_sq
             .f_mul_scalar_(beta2)?
-            .f_addcmul_(gradient, &(gradient * (1.0 - beta2)))?;
-        let denominator = self
+            .f_addcmul_(gradient, gradient)?;
+        let root = correction2.sqrt();
+        // A rate of 0 divides by -infinity: the parameter stays.
+        let divisor = self
             .exp_avg_sq
-            .f_sqrt()?
-            .f_div_scalar_(correction2.sqrt())?
-            .f_add_scalar_(ADAM_EPSILON)?;
-        let _ = parameter.f_addcdiv_(&(&self.exp_avg * (-lr / correction1)), &denominator)?;
+            .f_sqrt_out(gradient)?
+            .f_add_scalar_(ADAM_EPSILON * root)?
+            .f_mul_scalar_(-correction1 / (lr * root))?;
+        let _ = parameter.f_addcdiv_(&self.exp_avg, &divisor)?;
         Ok(())
     }
 }
@@ -326,9 +338,9 @@ mod tests {
             .iter()
             .enumerate()
         {
-            let gradient = Tensor::from_slice(gradient);
+            let mut gradient = Tensor::from_slice(gradient);
             moments
-                .apply(&settings, 0.1, step as u64 + 1, &parameter, &gradient)
+                .apply(&settings, 0.1, step as u64 + 1, &parameter, &mut gradient)
                 .unwrap();
         }
         let values: Vec<f32> = parameter.try_into().unwrap();
@@ -336,6 +348,19 @@ mod tests {
         for (value, expected) in values.iter().zip(expected) {
             assert!((value - expected).abs() < 1e-6, "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_rate_of_zero_changes_nothing() {
+        let settings = settings(Schedule::Constant, 0);
+        let parameter = Tensor::from_slice(&[1.0_f32, -2.0]);
+        let mut moments = Moments::zeros(&parameter);
+        let mut gradient = Tensor::from_slice(&[0.0_f32, 3.0]);
+        moments
+            .apply(&settings, 0.0, 1, &parameter, &mut gradient)
+            .unwrap();
+        let values: Vec<f32> = parameter.try_into().unwrap();
+        assert_eq!(values, [1.0, -2.0]);
     }
 
     #[test]

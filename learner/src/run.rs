@@ -155,6 +155,7 @@ impl<'a> Run<'a> {
             max_rounds: args.sampling_rounds,
             max_staleness: args.max_staleness,
             group_filter: resolved.group_filter,
+            needs_greedy: resolved.has_greedy_baseline(),
         };
         let saved_at = saved.as_ref().map(|saved| (saved.step, saved.source.tally));
         let kl = kl_controller(config, saved.as_ref());

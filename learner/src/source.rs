@@ -1,10 +1,10 @@
 //! Where records come from: the rings of all rollout processes, through the control page's tickets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use models::config::ModelConfig;
 use shared::codec;
 use shared::control::{LearnerControl, SeatStatus, TicketState};
@@ -26,6 +26,8 @@ const SAY_EVERY: Duration = Duration::from_secs(30);
 pub struct Source {
     model: ModelConfig,
     ledger: Ledger,
+    /// Tickets whose record came without the baseline that the run needs.
+    lacking: BTreeSet<Ticket>,
     rings: HashMap<PathBuf, Consumer>,
     frame: Vec<u8>,
 }
@@ -59,9 +61,14 @@ impl Source {
     pub fn new(
         model: ModelConfig,
         sampling: Sampling,
-        state: SourceState,
+        mut state: SourceState,
         control: &mut LearnerControl,
     ) -> Result<Self> {
+        // Groups from before the run asked for a baseline are generated again.
+        let lacking = state
+            .kept
+            .extract_if(.., |record| !sampling.has_baseline(record));
+        state.awaited.extend(lacking.map(|record| record.ticket));
         // What an earlier learner was further ahead with will come in vain; left on the board it would fill it.
         control.withdraw_open();
         for (ticket, _) in control.tickets() {
@@ -82,6 +89,7 @@ impl Source {
         Ok(Self {
             model,
             ledger,
+            lacking: BTreeSet::new(),
             rings: HashMap::new(),
             frame: Vec::new(),
         })
@@ -217,7 +225,12 @@ impl Source {
                 has_read = true;
                 match codec::decode(&self.frame) {
                     Ok(record) => match admission::check(&record, &self.model) {
-                        Ok(()) => judge(&mut self.ledger, control, record, version)?,
+                        Ok(()) => judge(
+                            (&mut self.ledger, &mut self.lacking),
+                            control,
+                            record,
+                            version,
+                        )?,
                         Err(error) => {
                             tracing::warn!("refused the record of {}: {error:#}", record.sample_id);
                             self.ledger.count_damaged();
@@ -282,7 +295,7 @@ impl Source {
 }
 
 fn judge(
-    ledger: &mut Ledger,
+    (ledger, lacking): (&mut Ledger, &mut BTreeSet<Ticket>),
     control: &mut LearnerControl,
     record: GroupRecord,
     version: PolicyVersion,
@@ -296,6 +309,12 @@ fn judge(
             );
             control.reopen(ticket)?;
         }
+        // Once it may be left over from before the run asked for it; again it comes from a rollout that does not know.
+        Verdict::Lacking if lacking.insert(ticket) => control.reopen(ticket)?,
+        Verdict::Lacking => bail!(
+            "--advantage remax needs the reward of a greedy response, which the record of sample {sample_id} has not: stop \
+             the rollouts and start them again, they read what the run asks for when they join it"
+        ),
         Verdict::Unexpected => {
             tracing::debug!("ticket {ticket} ({sample_id}): not awaited, dropped");
         }

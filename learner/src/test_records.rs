@@ -12,6 +12,7 @@ pub(crate) fn group(ticket: u64, responses: Vec<ResponseRecord>) -> GroupRecord 
         images: Vec::new(),
         temperature: 1.0,
         precision: Precision::F32,
+        greedy_reward: None,
         responses,
     }
 }

@@ -185,7 +185,8 @@ impl Trainer {
             .map(|response| response.tokens.len())
             .collect();
         let (kind, pass_k) = (self.resolved.advantage, self.resolved.pass_k);
-        advantages(kind, rewards, &batch.group_spans(), &lens, pass_k)
+        let (spans, greedy) = (batch.group_spans(), batch.greedy_rewards());
+        advantages(kind, rewards, &spans, &lens, pass_k, &greedy)
     }
 
     fn token_weights(&self, batch: &Batch) -> TokenWeights {

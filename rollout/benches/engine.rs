@@ -80,6 +80,7 @@ fn bench(criterion: &mut Criterion) {
                     let job = Job {
                         ticket: Ticket(ticket),
                         group_size: GROUP_SIZE,
+                        has_greedy: false,
                         prompt: prompt.clone(),
                         blank: None,
                     };

@@ -236,6 +236,7 @@ fn empty(skipped: &Skipped) -> GroupRecord {
         images: Vec::new(),
         temperature: 1.0,
         precision: Precision::F32,
+        greedy_reward: None,
         responses: Vec::new(),
     }
 }

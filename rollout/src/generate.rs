@@ -33,6 +33,8 @@ pub struct Generator<'a> {
     pub validator: Option<Validator>,
     /// Responses per prompt, G.
     pub group_size: usize,
+    /// Whether each group has a greedy response beside them.
+    pub has_greedy: bool,
     /// The compute threads, of which the generator's own is one.
     pub threads: Threads,
     /// When new weights are taken.
@@ -172,6 +174,7 @@ impl Generator<'_> {
                 let finished = Finished {
                     prepared,
                     responses: group.responses,
+                    greedy: group.greedy,
                     counted: self.counters.now(),
                 };
                 let outcome = Outcome::Finished(Box::new(finished));
@@ -254,6 +257,7 @@ impl Generator<'_> {
         Job {
             ticket: prompt.ticket,
             group_size: self.group_size,
+            has_greedy: self.has_greedy,
             prompt: prompt.prompt.inputs.clone(),
             blank: prompt.prompt.blank_inputs.clone(),
         }

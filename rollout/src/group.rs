@@ -3,7 +3,7 @@
 use anyhow::Result;
 use models::image::RgbImage;
 use models::tokenizer::Tokenizer;
-use shared::record::{GroupRecord, ImageRecord, Precision, ResponseRecord};
+use shared::record::{GroupRecord, ImageRecord, Precision, ResponseRecord, Reward};
 
 use crate::claim::Prepared;
 use crate::engine::Response;
@@ -17,6 +17,8 @@ pub struct Finished {
     pub prepared: Prepared,
     /// G responses in order of their index.
     pub responses: Vec<Response>,
+    /// The greedy response, where the run asks for one.
+    pub greedy: Option<Response>,
     /// The engine's counters when the last of them ended.
     pub counted: Counted,
 }
@@ -53,27 +55,36 @@ impl RecordMaker {
             .responses
             .into_iter()
             .map(|response| self.response(response, &answer));
+        let greedy_reward = finished
+            .greedy
+            .map(|greedy| self.reward(&greedy, &answer))
+            .transpose()?;
         Ok(GroupRecord {
             ticket,
             sample_id,
             temperature: self.temperature,
             precision: self.precision,
+            greedy_reward,
             responses: responses.collect::<Result<_>>()?,
             images: prompt.prompt.images.into_iter().map(image).collect(),
             prompt_ids: prompt.prompt.token_ids,
         })
     }
 
-    fn response(&self, response: Response, answer: &str) -> Result<ResponseRecord> {
+    fn reward(&self, response: &Response, answer: &str) -> Result<Reward> {
         let text = self.tokenizer.decode(&response.token_ids, true)?;
+        Ok(reward::score(
+            &self.verifier,
+            &text,
+            answer,
+            response.token_ids.len(),
+            &self.reward,
+        ))
+    }
+
+    fn response(&self, response: Response, answer: &str) -> Result<ResponseRecord> {
         Ok(ResponseRecord {
-            reward: reward::score(
-                &self.verifier,
-                &text,
-                answer,
-                response.token_ids.len(),
-                &self.reward,
-            ),
+            reward: self.reward(&response, answer)?,
             token_ids: response.token_ids,
             finish_reason: response.finish_reason,
             first_version: response.first_version,

@@ -159,6 +159,7 @@ fn stages(
         settings: engine,
         validator,
         group_size: config.rollout.group_size,
+        has_greedy: config.resolved().has_greedy_baseline(),
         threads: Threads::new(config.rollout.threads, config.rollout.pin_threads),
         when: TakeWeights::from(config),
         prepared: prepared_in,

@@ -5,7 +5,7 @@ mod common;
 mod fixture_model;
 
 use fixture_model::{Model, finish};
-use rollout::engine::{Haste, Response};
+use rollout::engine::{Haste, Job, Response};
 use shared::ids::PolicyVersion;
 use shared::record::FinishReason;
 
@@ -104,6 +104,38 @@ fn responses_stop_at_the_end_token_or_at_the_limit_and_show_no_vision_token() {
                 .iter()
                 .all(|&logprob| logprob <= 0.0)
         );
+    }
+}
+
+#[test]
+fn a_greedy_response_beside_others_is_what_greedy_decoding_alone_says() {
+    let model = Model::load();
+    let mut settings = model.settings(1, 40);
+    settings.sampling.temperature = 0.0;
+    let mut engine = model.engine(settings);
+    for job in model.jobs(1) {
+        engine.submit(job).unwrap();
+    }
+    let alone = finish(&mut engine);
+    let without = responses(&model, 5, 3, 40);
+    assert!(alone.iter().all(|group| group.greedy.is_none()));
+    for rows in [1, 3, 16] {
+        let mut engine = model.engine(model.settings(rows, 40));
+        for job in model.jobs(3) {
+            let has_greedy = true;
+            engine.submit(Job { has_greedy, ..job }).unwrap();
+        }
+        let groups = finish(&mut engine);
+        for (group, alone) in groups.iter().zip(&alone) {
+            let (greedy, alone) = (group.greedy.as_ref().unwrap(), &alone.responses[0]);
+            assert_eq!(greedy.token_ids, alone.token_ids, "{rows} rows");
+            assert_eq!(greedy.finish_reason, alone.finish_reason);
+            assert_eq!(greedy.rollout_logprobs, alone.rollout_logprobs);
+            assert!(greedy.blank_logprobs.is_empty());
+        }
+        // The others are as without it.
+        let others: Vec<Response> = groups.into_iter().flat_map(|g| g.responses).collect();
+        assert_eq!(others, without, "{rows} rows");
     }
 }
 

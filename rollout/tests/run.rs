@@ -246,6 +246,35 @@ fn records_do_not_depend_on_rows_or_on_who_generates() {
     }
 }
 
+/// Pays for the length of a response, so that hardly two of them are paid the same.
+const BY_LENGTH: &str = r#"--verifier-command=while IFS= read -r line; do
+    id=${line#*:}; rest=${line#*,}; echo "{\"id\": ${id%%,*}, \"accuracy\": 0.$((${#rest} % 900 + 100))}"
+done"#;
+
+#[test]
+fn a_run_with_remax_has_the_reward_of_a_greedy_response_in_its_records() {
+    let sampled = generated(&[&[BY_LENGTH]], 7);
+    // As good as greedy.
+    let cold = generated(&[&[BY_LENGTH, "--temperature", "0.00001"]], 7);
+    let mut run = Run::new();
+    let config = "[learner]\nadvantage = \"remax\"\n";
+    std::fs::write(run.dir().join("config.toml"), config).unwrap();
+    run.start(&[BY_LENGTH]);
+    run.open(0..7);
+    run.wait_for(7);
+    let mut num_other = 0;
+    for (ticket, mut record) in run.finish() {
+        let greedy = record.greedy_reward.take();
+        let expected = cold[&ticket].responses.first().map(|first| first.reward);
+        assert_eq!(greedy, expected, "{ticket}");
+        // The responses are as without it.
+        assert_eq!(record, sampled[&ticket]);
+        let responses = record.responses.iter();
+        num_other += responses.filter(|one| Some(one.reward) != greedy).count();
+    }
+    assert!(num_other > 0);
+}
+
 #[test]
 fn new_weights_are_used_from_the_next_ticket_on() {
     let mut run = Run::new();

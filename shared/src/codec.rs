@@ -12,11 +12,12 @@ use crate::ids::{PolicyVersion, Ticket};
 use crate::record::{FinishReason, GroupRecord, ImageRecord, Precision, ResponseRecord, Reward};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"ToRg");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const CHECKSUM_BYTES: usize = 8;
 /// Fewest bytes that an image, a response take: what bounds the length of their lists.
 const MIN_IMAGE_BYTES: usize = 4 + 4 + 8;
-const MIN_RESPONSE_BYTES: usize = 8 + 1 + 8 + 8 + 16 + 4 * 8;
+const MIN_RESPONSE_BYTES: usize = 8 + 1 + 8 + 8 + REWARD_BYTES + 4 * 8;
+const REWARD_BYTES: usize = 4 * 4;
 
 /// The record's bytes. Call [`GroupRecord::check`] first: a record that fails it is refused by `decode`.
 pub fn encode(record: &GroupRecord) -> Vec<u8> {
@@ -40,6 +41,13 @@ pub fn encode(record: &GroupRecord) -> Vec<u8> {
         Precision::Int8 => 1,
         Precision::Int8Head => 2,
     });
+    match &record.greedy_reward {
+        Some(reward) => {
+            out.bytes.push(1);
+            out.reward(reward);
+        }
+        None => out.bytes.push(0),
+    }
     out.u64(record.responses.len() as u64);
     for response in &record.responses {
         out.response(response);
@@ -89,6 +97,16 @@ pub fn decode(bytes: &[u8]) -> Result<GroupRecord> {
             [2] => Precision::Int8Head,
             [other] => return Err(refuse("precision", format!("{other} is unknown"))),
         },
+        greedy_reward: match input.array::<1>("greedy reward")? {
+            [0] => None,
+            [1] => Some(input.reward("greedy reward")?),
+            [other] => {
+                return Err(refuse(
+                    "greedy reward",
+                    format!("of kind {other} is unknown"),
+                ));
+            }
+        },
         responses: input.items("responses", MIN_RESPONSE_BYTES, Reader::response)?,
     };
     if !input.left.is_empty() {
@@ -131,7 +149,8 @@ fn encoded_bytes(record: &GroupRecord) -> usize {
             + 4 * (response.token_ids.len()
                 + streams.iter().map(|stream| stream.len()).sum::<usize>())
     });
-    let fixed = 4 + 4 + 8 + 8 + 8 + 8 + 4 + 1 + 8 + CHECKSUM_BYTES;
+    let greedy = record.greedy_reward.map_or(0, |_| REWARD_BYTES);
+    let fixed = 4 + 4 + 8 + 8 + 8 + 8 + 4 + 1 + 1 + greedy + 8 + CHECKSUM_BYTES;
     let lists = record.sample_id.len() + 4 * record.prompt_ids.len();
     fixed + lists + images.sum::<usize>() + responses.sum::<usize>()
 }
@@ -149,19 +168,15 @@ impl Writer {
         });
         self.u64(response.first_version.0);
         self.u64(response.last_version.0);
-        let Reward {
-            total,
-            accuracy,
-            format,
-            overlong,
-        } = response.reward;
-        for part in [total, accuracy, format, overlong] {
-            self.f32(part);
-        }
+        self.reward(&response.reward);
         self.f32s(&response.logprobs);
         self.f32s(&response.blank_logprobs);
         self.f32s(&response.entropies);
         self.f32s(&response.blank_entropies);
+    }
+
+    fn reward(&mut self, reward: &Reward) {
+        reward.parts().into_iter().for_each(|part| self.f32(part));
     }
 
     fn u32(&mut self, value: u32) {
@@ -216,16 +231,20 @@ impl<'a> Reader<'a> {
             },
             first_version: PolicyVersion(self.u64("first version")?),
             last_version: PolicyVersion(self.u64("last version")?),
-            reward: Reward {
-                total: self.f32("reward")?,
-                accuracy: self.f32("reward")?,
-                format: self.f32("reward")?,
-                overlong: self.f32("reward")?,
-            },
+            reward: self.reward("reward")?,
             logprobs: self.f32s("logprobs")?,
             blank_logprobs: self.f32s("blank logprobs")?,
             entropies: self.f32s("entropies")?,
             blank_entropies: self.f32s("blank entropies")?,
+        })
+    }
+
+    fn reward(&mut self, field: &'static str) -> Result<Reward> {
+        Ok(Reward {
+            total: self.f32(field)?,
+            accuracy: self.f32(field)?,
+            format: self.f32(field)?,
+            overlong: self.f32(field)?,
         })
     }
 

@@ -23,6 +23,8 @@ pub struct GroupRecord {
     pub temperature: f32,
     /// What the rollout engine computed in: where it is coarse, its log-probabilities are not the learner's.
     pub precision: Precision,
+    /// What a greedy response to the prompt earned, where the run asks for one: a baseline, nothing to train on.
+    pub greedy_reward: Option<Reward>,
     /// The G responses in order of their index.
     pub responses: Vec<ResponseRecord>,
 }
@@ -83,6 +85,13 @@ pub struct Reward {
     pub overlong: f32,
 }
 
+impl Reward {
+    /// Total, accuracy, format, overlong: the order in a record's bytes.
+    pub(crate) fn parts(&self) -> [f32; 4] {
+        [self.total, self.accuracy, self.format, self.overlong]
+    }
+}
+
 /// One response. The four streams have one value per token; value t is of token t given the tokens before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResponseRecord {
@@ -124,6 +133,9 @@ impl GroupRecord {
             ));
         }
         self.images.iter().try_for_each(ImageRecord::check)?;
+        if let Some(reward) = &self.greedy_reward {
+            finite("greedy reward", &reward.parts())?;
+        }
         self.responses.iter().try_for_each(ResponseRecord::check)
     }
 }
@@ -151,13 +163,7 @@ impl ResponseRecord {
             let reason = format!("{} comes after {}", self.first_version, self.last_version);
             return Err(refuse("first version", reason));
         }
-        let Reward {
-            total,
-            accuracy,
-            format,
-            overlong,
-        } = self.reward;
-        finite("reward", &[total, accuracy, format, overlong])?;
+        finite("reward", &self.reward.parts())?;
         let streams = [
             ("logprobs", &self.logprobs),
             ("blank logprobs", &self.blank_logprobs),

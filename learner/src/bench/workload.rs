@@ -48,6 +48,7 @@ fn group(
         images: images.collect(),
         temperature: 1.0,
         precision: Precision::F32,
+        greedy_reward: None,
         responses,
     })
 }

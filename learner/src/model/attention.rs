@@ -124,7 +124,9 @@ impl Attention {
         let [q, k, v] = match &self.qkv {
             Projections::Joined(qkv) => {
                 let qkv = qkv.read(&x).view([-1, 3, self.num_heads, self.head_dim]); // [N, 3, H, D]
-                [0, 1, 2].map(|part| qkv.select(1, part)) // [N, H, D]
+                let [q, k, v] = [0, 1, 2].map(|part| qkv.select(1, part)); // [N, H, D]
+                // q and k are new tensors once they are turned; a view would keep all three for v.
+                [q, k, v.contiguous()]
             }
             Projections::Separate([q, k, v]) => {
                 let kv = |layer: &Linear| {

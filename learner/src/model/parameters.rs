@@ -1,5 +1,6 @@
 //! Every tensor of the model under its published name, in publication order; and what is trained in place of some.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -7,8 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use models::checkpoint::{Checkpoint, F32Layout};
 use models::config::ModelConfig;
 use models::names::{self, TensorSpec};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use safetensors::{Dtype, View};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::lora::{Adapter, Lora, LoraSettings};
@@ -245,7 +245,7 @@ impl Parameters {
         let tensors = self
             .entries
             .iter()
-            .map(|parameter| (parameter.spec.name.clone(), self.merged(parameter)));
+            .map(|parameter| (&parameter.spec, move || self.merged(parameter)));
         write_safetensors(tensors, kind, path)
     }
 }
@@ -257,9 +257,10 @@ impl Parameter {
     }
 }
 
-/// Writes tensors as one file that Python's libraries take for PyTorch's; f32 or bf16.
-pub fn write_safetensors(
-    tensors: impl Iterator<Item = (String, Tensor)>,
+/// Writes tensors as one file that Python's libraries take for PyTorch's; f32 or bf16. The values of each are asked for when
+/// its turn comes.
+pub fn write_safetensors<'a, F: Fn() -> Tensor>(
+    tensors: impl Iterator<Item = (&'a TensorSpec, F)>,
     kind: Kind,
     path: &Path,
 ) -> Result<()> {
@@ -268,25 +269,47 @@ pub fn write_safetensors(
         Kind::Float => Dtype::F32,
         other => bail!("{}: cannot write {other:?}", path.display()),
     };
-    let mut buffers = Vec::new();
-    for (name, tensor) in tensors {
-        let shape = tensor.size();
-        let shape: Vec<usize> = shape
-            .into_iter()
-            .map(usize::try_from)
-            .collect::<Result<_, _>>()?;
-        let mut bytes = vec![0u8; tensor.numel() * kind.elt_size_in_bytes()];
-        let values = host_f32(&tensor).to_kind(kind);
-        values.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        buffers.push((name, shape, bytes));
-    }
-    let mut views = Vec::with_capacity(buffers.len());
-    for (name, shape, bytes) in &buffers {
-        views.push((name, TensorView::new(dtype, shape.clone(), bytes)?));
-    }
+    let views = tensors.map(|(spec, values)| {
+        let view = Written {
+            shape: &spec.shape,
+            values,
+            kind,
+            dtype,
+        };
+        (&spec.name, view)
+    });
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), path)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A tensor of a file. Its bytes exist while they are written, not before.
+struct Written<'a, F> {
+    shape: &'a [usize],
+    values: F,
+    kind: Kind,
+    dtype: Dtype,
+}
+
+impl<F: Fn() -> Tensor> View for Written<'_, F> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; self.data_len()];
+        let values = host_f32(&(self.values)()).to_kind(self.kind);
+        values.copy_data_u8(&mut bytes, values.numel());
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.kind.elt_size_in_bytes()
+    }
 }
 
 /// The values on the host, f32, contiguous; outside the autograd graph.

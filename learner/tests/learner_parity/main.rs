@@ -47,7 +47,7 @@ fn advantages_match() {
         let lens = vec![1; rewards.len()];
         assert_close(
             "advantages",
-            &advantages(Advantage::Grpo, &rewards, &groups, &lens, 1),
+            &advantages(Advantage::Grpo, &rewards, &groups, &lens, 1, &[]),
             &reference.f32("advantages_sample_std"),
             1e-6,
         );

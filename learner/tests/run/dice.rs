@@ -29,6 +29,8 @@ pub(crate) enum Shift {
     Endless,
     /// The same, with logprobs made of dice too: nothing need be published for it.
     WithoutModel,
+    /// The same, and without the greedy response's reward.
+    WithoutBaseline,
     /// Works off so many tickets, claims one more, and hands its record in only when the next learner has come.
     Short(u32),
 }
@@ -106,12 +108,16 @@ fn roll(run_dir: &Path, shift: Shift, quiet: &AtomicBool, stop: &dyn Fn() -> boo
         let is_loaded = loaded
             .as_ref()
             .is_some_and(|(known, _)| *known == publications);
-        if !is_loaded && shift != Shift::WithoutModel {
+        let has_model = !matches!(shift, Shift::WithoutModel | Shift::WithoutBaseline);
+        if !is_loaded && has_model {
             loaded = Some((publications, dice.load(run_dir, version)));
         }
         let mut record = dice.record(ticket, version);
         if let Some((_, model)) = &loaded {
             record = dice.with_logprobs(record, model);
+        }
+        if shift == Shift::WithoutBaseline {
+            record.greedy_reward = None;
         }
         if is_last {
             quiet.store(true, Ordering::SeqCst);
@@ -178,6 +184,7 @@ impl Dice {
             images: self.pixels[index].clone(),
             temperature: 0.9,
             precision: Precision::F32,
+            greedy_reward: Some(reward(hash(ticket.0).is_multiple_of(2))),
             responses: (0..GROUP_SIZE)
                 .map(|response| response_of(ticket, response, version))
                 .collect(),
@@ -212,6 +219,16 @@ fn is_right(ticket: Ticket, response: u64) -> bool {
     !hash(ticket.0).is_multiple_of(3) && hash(ticket.0 * GROUP_SIZE + response).is_multiple_of(2)
 }
 
+fn reward(is_right: bool) -> Reward {
+    let accuracy = if is_right { 1.0 } else { 0.0 };
+    Reward {
+        total: accuracy,
+        accuracy,
+        format: 0.0,
+        overlong: 0.0,
+    }
+}
+
 fn response_of(ticket: Ticket, response: u64, version: PolicyVersion) -> ResponseRecord {
     let seed = hash(ticket.0 * GROUP_SIZE + response);
     let len = 2 + seed % 7;
@@ -224,18 +241,12 @@ fn response_of(ticket: Ticket, response: u64, version: PolicyVersion) -> Respons
     let token_ids = (0..len)
         .map(|t| u32::try_from(hash(seed + t) % 200).unwrap())
         .collect();
-    let accuracy = if is_right(ticket, response) { 1.0 } else { 0.0 };
     ResponseRecord {
         token_ids,
         finish_reason: FinishReason::Stop,
         first_version: version,
         last_version: version,
-        reward: Reward {
-            total: accuracy,
-            accuracy,
-            format: 0.0,
-            overlong: 0.0,
-        },
+        reward: reward(is_right(ticket, response)),
         logprobs: values(0).iter().map(|value| -5.0 * value).collect(),
         blank_logprobs: values(1).iter().map(|value| -8.0 * value).collect(),
         entropies: values(2)

@@ -22,6 +22,7 @@ use dice::{DiceRollout, Shift};
 mod dice;
 mod lora;
 mod mid_batch;
+mod remax;
 mod source;
 mod update;
 mod validation;

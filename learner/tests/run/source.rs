@@ -19,6 +19,7 @@ const SAMPLING: Sampling = Sampling {
     max_rounds: 50,
     max_staleness: 2,
     group_filter: GroupFilter::Accuracy,
+    needs_greedy: false,
 };
 
 /// What a learner knows; a copy of it is a checkpoint.

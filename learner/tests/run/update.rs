@@ -93,6 +93,7 @@ fn update(dice: &Dice, aggregation: Aggregation, variant: Variant) -> (usize, Ba
         &batch.group_spans(),
         &lens,
         1,
+        &[],
     );
     if let (Some(last), Some(advantage)) = (advantages.last_mut(), variant.advantage) {
         *last = advantage;

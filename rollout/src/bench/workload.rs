@@ -88,6 +88,7 @@ impl Workload {
             .map(move |((prompt, blank), ticket)| Job {
                 ticket: Ticket(ticket),
                 group_size: self.group_size,
+                has_greedy: false,
                 prompt: prompt.clone(),
                 blank: blank.clone().filter(|_| is_scored),
             })

@@ -6,9 +6,8 @@ use super::cache::blocks_of;
 use super::inputs::PromptInputs;
 use super::schedule::Seat;
 use super::stream::{self, Stream};
-use super::{Engine, sample, to_u64};
+use super::{Engine, sample};
 use crate::error::Result;
-use crate::sampler::uniform;
 
 impl Engine {
     /// Fills free rows: each new prompt is read once, and the first token of each response drawn from its logits.
@@ -90,27 +89,21 @@ impl Engine {
         let seats = self.schedule.rows()[start..].to_vec();
         let of = |seat: &Seat| {
             let group = self.groups.get(&seat.group)?;
-            let number = uniform(
-                self.settings.run_seed,
-                group.job.ticket.0,
-                to_u64(seat.response),
-                0,
-            );
             Some((
                 group.first_logits.as_deref()?,
-                number,
+                group.next_uniform(self.settings.run_seed, seat.response),
                 group.prefill_version,
             ))
         };
         let known: Vec<_> = seats.iter().filter_map(of).collect();
         let logits: Vec<&[f32]> = known.iter().map(|(logits, ..)| *logits).collect();
-        let uniforms: Vec<f64> = known.iter().map(|(_, number, _)| *number).collect();
+        let uniforms: Vec<_> = known.iter().map(|(_, uniform, _)| *uniform).collect();
         let versions: Vec<_> = known.iter().map(|(.., version)| *version).collect();
         let tokens = sample::draw_rows(&mut self.samplers, &logits, &uniforms)?;
         for ((seat, token), version) in seats.into_iter().zip(tokens).zip(versions) {
             self.extend(seat, token, version);
             if let Some(group) = self.groups.get_mut(&seat.group)
-                && group.started == group.job.group_size
+                && group.started == group.job.num_responses()
             {
                 group.first_logits = None;
             }

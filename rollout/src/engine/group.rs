@@ -4,7 +4,8 @@ use shared::ids::{PolicyVersion, Ticket};
 use shared::record::FinishReason;
 
 use super::inputs::PromptInputs;
-use crate::sampler::Scored;
+use super::to_u64;
+use crate::sampler::{Scored, uniform};
 
 /// One prompt to answer G times.
 #[derive(Debug)]
@@ -13,10 +14,19 @@ pub struct Job {
     pub ticket: Ticket,
     /// G, at least 1.
     pub group_size: usize,
+    /// Whether a greedy response is wanted beside the G, as their baseline.
+    pub has_greedy: bool,
     /// What the policy sees.
     pub prompt: PromptInputs,
     /// The same without its image; none when there is no image, or no blank pass is wanted.
     pub blank: Option<PromptInputs>,
+}
+
+impl Job {
+    /// Responses to decode: the G and the greedy one.
+    pub(super) fn num_responses(&self) -> usize {
+        self.group_size + usize::from(self.has_greedy)
+    }
 }
 
 /// One response with a value per token in each stream.
@@ -47,12 +57,15 @@ pub struct FinishedGroup {
     pub ticket: Ticket,
     /// In order of their index.
     pub responses: Vec<Response>,
+    /// The greedy response, where one was wanted; not scored without the image.
+    pub greedy: Option<Response>,
 }
 
 /// A group under way.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) job: Job,
+    /// The G responses and, as the last, the greedy one.
     pub(super) responses: Vec<Response>,
     /// Responses that have not ended.
     pub(super) unfinished: usize,
@@ -72,12 +85,13 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(job: Job) -> Self {
+        let num_responses = job.num_responses();
         Self {
-            responses: (0..job.group_size).map(|_| Response::empty()).collect(),
-            unfinished: job.group_size,
+            responses: (0..num_responses).map(|_| Response::empty()).collect(),
+            unfinished: num_responses,
             prompt_blocks: Vec::new(),
-            response_blocks: vec![Vec::new(); job.group_size],
-            is_over: vec![false; job.group_size],
+            response_blocks: vec![Vec::new(); num_responses],
+            is_over: vec![false; num_responses],
             started: 0,
             first_logits: None,
             prefill_version: PolicyVersion::default(),
@@ -88,6 +102,18 @@ impl Group {
     /// Tokens of this response that have been read: all but the one drawn last.
     pub(super) fn cached_tokens(&self, response: usize) -> usize {
         self.responses[response].token_ids.len().saturating_sub(1)
+    }
+
+    /// The random number of a response's next token; the greedy one has none.
+    pub(super) fn next_uniform(&self, run_seed: u64, response: usize) -> Option<f64> {
+        let drawn = self.responses[response].token_ids.len();
+        let is_drawn = response < self.job.group_size;
+        is_drawn.then(|| uniform(run_seed, self.job.ticket.0, to_u64(response), to_u64(drawn)))
+    }
+
+    /// Takes the greedy response out, if there is one: what is left are the G.
+    pub(super) fn take_greedy(&mut self) -> Option<Response> {
+        self.responses.drain(self.job.group_size..).next()
     }
 }
 

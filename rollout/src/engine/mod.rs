@@ -51,7 +51,7 @@ pub use spent::Spent;
 pub use stream::{PASS_LOGITS, PASS_TOKENS};
 
 use crate::error::{Error, Result};
-use crate::sampler::{Sampler, Sampling, Scored, uniform};
+use crate::sampler::{Sampler, Sampling, Scored};
 use decode::NextToken;
 use group::Group;
 use schedule::{Schedule, Seat};
@@ -150,7 +150,7 @@ impl Engine {
             });
         }
         // Filed under a number of our own: a ticket may come twice.
-        self.schedule.push(self.num_groups, job.group_size);
+        self.schedule.push(self.num_groups, job.num_responses());
         self.groups.insert(self.num_groups, Group::new(job));
         self.num_groups += 1;
         Ok(())
@@ -266,17 +266,11 @@ impl Engine {
     fn sample(&mut self, logits: &Logits) -> Result<Vec<Scored>> {
         let start = Instant::now();
         let seed = self.settings.run_seed;
-        let number = |seat: &Seat| {
+        let of_row = |seat: &Seat| {
             let group = self.groups.get(&seat.group)?;
-            let drawn = group.responses[seat.response].token_ids.len();
-            Some(uniform(
-                seed,
-                group.job.ticket.0,
-                to_u64(seat.response),
-                to_u64(drawn),
-            ))
+            Some(group.next_uniform(seed, seat.response))
         };
-        let uniforms: Vec<f64> = self.schedule.rows().iter().filter_map(number).collect();
+        let uniforms: Vec<Option<f64>> = self.schedule.rows().iter().filter_map(of_row).collect();
         let tokens = sample::draw_rows(
             &mut self.samplers,
             &logits.rows()?.collect::<Vec<_>>(),
@@ -335,11 +329,14 @@ impl Engine {
         for group in &mut groups {
             self.cache.give_back(&mut group.prompt_blocks, 0);
         }
+        let greedy: Vec<Option<Response>> = groups.iter_mut().map(Group::take_greedy).collect();
         self.blank_pass(&mut groups)?;
+        let finished = groups.into_iter().zip(greedy);
         self.finished
-            .extend(groups.into_iter().map(|group| FinishedGroup {
+            .extend(finished.map(|(group, greedy)| FinishedGroup {
                 ticket: group.job.ticket,
                 responses: group.responses,
+                greedy,
             }));
         Ok(())
     }

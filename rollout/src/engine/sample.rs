@@ -15,14 +15,17 @@ pub(super) fn samplers(sampling: &Sampling) -> Vec<Sampler> {
         .collect()
 }
 
-/// Draws the next token of each row with its own random number.
+/// Draws the next token of each row with its own random number; where there is none, takes the most likely one.
 pub(super) fn draw_rows(
     samplers: &mut [Sampler],
     rows: &[&[f32]],
-    uniforms: &[f64],
+    uniforms: &[Option<f64>],
 ) -> Result<Vec<Scored>> {
     each_row(samplers, rows, uniforms, |sampler, row, &uniform| {
-        Ok(sampler.sample(row, uniform)?)
+        Ok(match uniform {
+            Some(uniform) => sampler.sample(row, uniform)?,
+            None => sampler.likeliest(row)?,
+        })
     })
 }
 

@@ -113,6 +113,7 @@ impl<'a> Asker<'a> {
                 engine.submit(Job {
                     ticket,
                     group_size: self.num_samples,
+                    has_greedy: false,
                     prompt: built.inputs,
                     blank: None,
                 })?;

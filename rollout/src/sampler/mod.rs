@@ -82,12 +82,21 @@ impl Sampler {
     /// # Errors
     /// Logits that are not finite, or none that may be drawn.
     pub fn sample(&mut self, logits: &[f32], uniform: f64) -> Result<Scored> {
+        if self.sampling.temperature == 0.0 {
+            return self.likeliest(logits);
+        }
         let (logprob_of, entropy) = self.measure(logits)?;
-        let token = if self.sampling.temperature == 0.0 {
-            self.greedy(logits)?
-        } else {
-            self.draw(logits, uniform)?
-        };
+        let token = self.draw(logits, uniform)?;
+        Ok(scored(token, logprob_of.of(logits, token)?, entropy))
+    }
+
+    /// Takes the most likely token of the row `logits` [V] that may be drawn, whatever the temperature; the lower id of equals.
+    ///
+    /// # Errors
+    /// As for [`Self::sample`].
+    pub fn likeliest(&mut self, logits: &[f32]) -> Result<Scored> {
+        let (logprob_of, entropy) = self.measure(logits)?;
+        let token = self.greedy(logits)?;
         Ok(scored(token, logprob_of.of(logits, token)?, entropy))
     }
 

@@ -130,6 +130,7 @@ impl Model {
         Job {
             ticket,
             group_size,
+            has_greedy: false,
             prompt: PromptInputs::new(&self.processor, &prompt).unwrap(),
             blank,
         }

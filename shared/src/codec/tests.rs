@@ -5,6 +5,17 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn reward() -> impl Strategy<Value = Reward> {
+    (-2f32..2.0, 0f32..1.0, 0f32..1.0, -1f32..=0.0).prop_map(
+        |(total, accuracy, format, overlong)| Reward {
+            total,
+            accuracy,
+            format,
+            overlong,
+        },
+    )
+}
+
 fn response() -> impl Strategy<Value = ResponseRecord> {
     let finite = -1e6f32..1e6;
     let rows = vec(
@@ -17,9 +28,8 @@ fn response() -> impl Strategy<Value = ResponseRecord> {
         ),
         0..9,
     );
-    let reward = (-2f32..2.0, 0f32..1.0, 0f32..1.0, -1f32..=0.0);
-    (rows, any::<bool>(), any::<u32>(), any::<u32>(), reward).prop_map(
-        |(rows, stop, version, age, (total, accuracy, format, overlong))| ResponseRecord {
+    (rows, any::<bool>(), any::<u32>(), any::<u32>(), reward()).prop_map(
+        |(rows, stop, version, age, reward)| ResponseRecord {
             token_ids: rows.iter().map(|row| row.0).collect(),
             finish_reason: if stop {
                 FinishReason::Stop
@@ -28,12 +38,7 @@ fn response() -> impl Strategy<Value = ResponseRecord> {
             },
             first_version: PolicyVersion(version.into()),
             last_version: PolicyVersion(u64::from(version) + u64::from(age)),
-            reward: Reward {
-                total,
-                accuracy,
-                format,
-                overlong,
-            },
+            reward,
             logprobs: rows.iter().map(|row| row.1).collect(),
             blank_logprobs: rows.iter().map(|row| row.2).collect(),
             entropies: rows.iter().map(|row| row.3).collect(),
@@ -63,10 +68,18 @@ fn record() -> impl Strategy<Value = GroupRecord> {
             Just(Precision::Int8),
             Just(Precision::Int8Head)
         ],
-        vec(response(), 0..4),
+        (prop::option::of(reward()), vec(response(), 0..4)),
     )
         .prop_map(
-            |(ticket, sample_id, prompt_ids, images, temperature, precision, responses)| {
+            |(
+                ticket,
+                sample_id,
+                prompt_ids,
+                images,
+                temperature,
+                precision,
+                (greedy_reward, responses),
+            )| {
                 GroupRecord {
                     ticket: Ticket(ticket),
                     sample_id,
@@ -74,6 +87,7 @@ fn record() -> impl Strategy<Value = GroupRecord> {
                     images,
                     temperature,
                     precision,
+                    greedy_reward,
                     responses,
                 }
             },
@@ -150,6 +164,12 @@ fn simple() -> GroupRecord {
         }],
         temperature: 1.0,
         precision: Precision::Int8,
+        greedy_reward: Some(Reward {
+            total: 0.9,
+            accuracy: 1.0,
+            format: 0.0,
+            overlong: -0.1,
+        }),
         responses: vec![ResponseRecord {
             token_ids: vec![5],
             finish_reason: FinishReason::Stop,
@@ -171,11 +191,11 @@ fn simple() -> GroupRecord {
 
 /// The layout is a contract between builds: whoever changes these bytes changes `VERSION`.
 #[test]
-fn the_bytes_of_version_2() {
+fn the_bytes_of_version_3() {
     let bytes = encode(&simple());
-    assert_eq!(bytes.len(), 182);
-    assert_eq!(&bytes[..17], b"ToRg\x02\0\0\0\x07\0\0\0\0\0\0\0\x01");
-    assert_eq!(xxh3_64(&bytes), 13_509_464_257_401_077);
+    assert_eq!(bytes.len(), 199);
+    assert_eq!(&bytes[..17], b"ToRg\x03\0\0\0\x07\0\0\0\0\0\0\0\x01");
+    assert_eq!(xxh3_64(&bytes), 13_061_950_337_189_116_916);
 }
 
 #[test]
@@ -211,6 +231,15 @@ fn values_that_no_rollout_may_send_are_refused() {
         "reward [0] is inf",
     );
     refused(
+        &|record| {
+            record.greedy_reward = record.greedy_reward.map(|reward| Reward {
+                total: f32::NAN,
+                ..reward
+            });
+        },
+        "greedy reward [0] is NaN",
+    );
+    refused(
         &|record| record.responses[0].logprobs.clear(),
         "logprobs have 0 values for 1 tokens",
     );
@@ -237,5 +266,8 @@ fn another_version_is_named() {
     let mut bytes = encode(&simple());
     bytes[4] = 9;
     let error = decode(&bytes).unwrap_err().to_string();
-    assert!(error.contains("is 9, expected 2"), "{error}");
+    assert!(error.contains("is 9, expected 3"), "{error}");
+    bytes[4] = 2; // records without a greedy reward
+    let error = decode(&bytes).unwrap_err().to_string();
+    assert!(error.contains("is 2, expected 3"), "{error}");
 }

@@ -45,6 +45,8 @@ pub enum Advantage {
     ReinforcePlusPlusBaseline,
     /// (mean best reward of the k-subsets with the response - of all k-subsets) / (their std + 1e-6) (2508.10751)
     PassAtK,
+    /// R - reward of a greedy response, which the rollouts make beside the others (2310.10505)
+    Remax,
 }
 
 /// What stands for the policy's objective. r = pi / pi_old of a token, A its advantage.

@@ -118,7 +118,7 @@ pub struct LearnerArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch_tokens: Option<usize>,
 
-    /// Keep only what each layer of the decoder reads and compute the layers again on the way back: less memory, about a third
+    /// Keep only what each layer reads and compute the layers again on the way back: less memory, about a third
     /// more time, the same gradients
     #[arg(long, value_parser = switch, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
     #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Machine")]

@@ -80,7 +80,8 @@ pub struct ObjectiveArgs {
     #[arg(require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Algorithm")]
     pub mask_truncated: bool,
 
-    /// Replace groups whose responses are all alike in this: they teach nothing [default: dapo and cispo accuracy, else off]
+    /// Replace groups whose responses are all alike in this: they teach nothing [default: dapo and cispo accuracy, else off;
+    /// with --advantage remax off]
     ///
     /// They are made up for by further prompts, at most --sampling-rounds times.
     #[arg(long, value_enum, help_heading = "Algorithm")]

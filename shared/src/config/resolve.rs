@@ -13,7 +13,8 @@
 //! | sapo | grpo | sapo | - | sequence-mean | off | 0 |
 //! | gmpo | grpo | gmpo | 0.4, 0.4 (of the log) | sequence-mean | off | 0 |
 //!
-//! The clip's defaults go with the surrogate where that is given beside the algo.
+//! The clip's defaults go with the surrogate where that is given beside the algo. With advantage `remax` no group is filtered by default:
+//! one whose responses are all alike may still differ from its baseline.
 
 use serde::Serialize;
 
@@ -216,7 +217,10 @@ impl RunConfig {
             aggregation_length: args
                 .aggregation_length
                 .unwrap_or(self.rollout.max_response_tokens),
-            group_filter: args.group_filter.unwrap_or(preset.group_filter),
+            group_filter: args.group_filter.unwrap_or(match advantage {
+                Advantage::Remax => GroupFilter::Off,
+                _ => preset.group_filter,
+            }),
             kl_coef: match kl_estimator {
                 KlEstimator::Off => 0.0,
                 _ => args.kl_coef.unwrap_or(kl_coef),
@@ -247,6 +251,14 @@ impl RunConfig {
                 .mini_batch_prompts
                 .unwrap_or(self.learner.batch_prompts),
         }
+    }
+}
+
+impl Resolved {
+    /// Whether the rollouts have to make a greedy response to each prompt, whose reward is the group's baseline.
+    #[must_use]
+    pub fn has_greedy_baseline(&self) -> bool {
+        self.advantage == Advantage::Remax
     }
 }
 

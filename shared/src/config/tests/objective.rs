@@ -48,6 +48,22 @@ fn presets_bring_their_choices() {
 }
 
 #[test]
+fn remax_asks_for_a_greedy_response_and_keeps_every_group() {
+    let resolved = |line: &str| learner(line).unwrap().resolved();
+    let remax = resolved("learner --advantage remax");
+    assert!(remax.has_greedy_baseline());
+    assert_eq!(
+        (remax.advantage, remax.group_filter),
+        (Advantage::Remax, GroupFilter::Off)
+    );
+    assert_eq!(
+        resolved("learner --advantage remax --group-filter overall").group_filter,
+        GroupFilter::Overall
+    );
+    assert!(!resolved("learner").has_greedy_baseline());
+}
+
+#[test]
 fn token_weightings_bring_their_shares() {
     let resolved = |line: &str| learner(line).unwrap().resolved();
     let sets = |line: &str| {
