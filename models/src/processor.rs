@@ -235,10 +235,12 @@ const CONTROL_TOKENS: [&str; 14] = [
 
 /// What [`Processor::prompt`] says of control tokens in a text, where no model is at hand: by the names of Qwen2.5-VL's.
 pub fn check_text_of_qwen(text: &str) -> Result<()> {
-    let found = CONTROL_TOKENS.iter().find(|token| text.contains(**token));
-    match found {
+    let places = CONTROL_TOKENS
+        .iter()
+        .filter_map(|token| Some((text.find(token)?, token)));
+    match places.min() {
         None => Ok(()),
-        Some(token) => Err(Error::Prompt(holds_control_token(token))),
+        Some((_, token)) => Err(Error::Prompt(holds_control_token(token))),
     }
 }
 
