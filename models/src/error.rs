@@ -102,7 +102,7 @@ pub enum Error {
     /// An image cannot be used; the sample is to be skipped.
     #[error("image: {0}")]
     Image(String),
-    /// A prompt and its images do not fit each other.
+    /// A prompt and its images do not fit each other, or its text holds a control token.
     #[error("prompt: {0}")]
     Prompt(String),
     /// A prompt is longer than the limit. It is never cut: a cut image span would be another prompt.

@@ -1,5 +1,6 @@
 //! `tokenizer.json`: text to token ids and back.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -14,6 +15,8 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Ids of the tokens that the file calls special.
+    special: BTreeSet<u32>,
 }
 
 impl Tokenizer {
@@ -32,7 +35,17 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| Error::Tokenizer(one_line(&error)))?;
         inner.with_padding(None);
-        Ok(Self { inner })
+        let added = inner.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special).map(|(id, _)| id);
+        Ok(Self {
+            special: special.collect(),
+            inner,
+        })
+    }
+
+    /// Whether a token steers the model instead of being text: `<|im_end|>`, `<|image_pad|>`.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
     }
 
     /// Token ids of a text. Special tokens written out in it (`<|im_start|>`) are recognised, none are added.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use serde::{Deserialize, Serialize};
-use shared::config::{FormatRule, VerifierMode};
+use shared::config::{VerifierArgs, VerifierMode};
 
 use crate::reward::{Verdict, Verifier};
 
@@ -17,6 +17,7 @@ const MAX_LINE: u64 = 16 << 20;
 
 /// Options of `rollout grade`.
 #[derive(Args, Debug)]
+#[command(mut_arg("verifier", |verifier| verifier.visible_alias("mode")))]
 pub struct GradeArgs {
     /// Files of JSON lines; - or none = standard input
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -45,13 +46,9 @@ pub struct GradeArgs {
     #[arg(long)]
     response: bool,
 
-    /// Whose judgement counts
-    #[arg(long, value_enum, default_value_t = VerifierMode::Robust)]
-    mode: VerifierMode,
-
-    /// Where a whole response has its answer
-    #[arg(long, value_enum, default_value_t = FormatRule::EasyR1)]
-    format_rule: FormatRule,
+    /// Whose judgement counts.
+    #[command(flatten)]
+    verifier: VerifierArgs,
 
     /// A JSON line per case, and one with the table at the end
     #[arg(long)]
@@ -108,10 +105,10 @@ impl Tally {
 /// Grades what the arguments name and writes the verdicts to `out`.
 ///
 /// # Errors
-/// A file that cannot be read, a line that is no case, an output that cannot be written.
+/// A file that cannot be read, a line that is no case, an output that cannot be written, a verifier command that does not answer.
 pub fn grade(args: &GradeArgs, stdin: &mut dyn BufRead, out: &mut dyn Write) -> Result<()> {
     let mut grader = Grader {
-        verifier: Verifier::new(args.mode, args.format_rule, 0),
+        verifier: Verifier::from_args(&args.verifier, 0)?,
         args,
         tallies: BTreeMap::new(),
         total: Tally::default(),
@@ -189,9 +186,10 @@ impl Grader<'_> {
         let verdict = if is_response {
             self.verifier.verify(&case.prediction, &case.answer)
         } else {
-            self.verifier.grade(&case.prediction, &case.answer)
+            let (prediction, answer) = (&case.prediction, &case.answer);
+            self.verifier.verify_answer(prediction, prediction, answer)
         };
-        let expected = match self.args.mode {
+        let expected = match self.args.verifier.mode {
             VerifierMode::Robust => case.expected,
             VerifierMode::Compat => case.expected_mathruler.or(case.expected),
         };

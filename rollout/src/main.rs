@@ -14,7 +14,7 @@ use rollout::eval::{EXAMPLES, EvalArgs, eval};
 use rollout::grade::{GradeArgs, grade};
 use rollout::run::{self, Given};
 use rollout::stop::Stop;
-use shared::config::{self, Program, RolloutArgs, RunArgs};
+use shared::config::{self, GivenVerifier, Program, RolloutArgs, RunArgs};
 use shared::telemetry;
 
 /// Generates responses with the run's newest weights and streams them to its learner
@@ -95,7 +95,9 @@ fn start() -> Result<()> {
             let config = config::load(flags, Program::Rollout)?;
             doctor::report(&config.run.model, &config.rollout, &mut stdout().lock())
         }
-        Some(Command::Eval(args)) => {
+        Some(Command::Eval(mut args)) => {
+            let flags = matches.subcommand_matches("eval");
+            args.given = flags.map(GivenVerifier::of).unwrap_or_default();
             let telemetry = telemetry::init("eval")?;
             eval(
                 &args,

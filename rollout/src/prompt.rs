@@ -237,6 +237,12 @@ mod tests {
         assert!(
             said("no mark", vec![image.clone()]).contains("0 <image> placeholders for 1 images")
         );
+        // Marks that are matched are images; the model's own words for them are refused.
+        let said_of_token = said("<image>a <|vision_start|> b", vec![image.clone()]);
+        assert!(
+            said_of_token.contains("holds the control token <|vision_start|>"),
+            "{said_of_token}"
+        );
         // A PNG of 60 bytes that declares 60000 x 60000 pixels; its checksum is right.
         let mut bomb =
             b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xea\x60\0\0\xea\x60\x08\x02\0\0\0".to_vec();

@@ -26,6 +26,7 @@ use shared::telemetry::{Metrics, Source, Telemetry};
 use crate::claim::Claims;
 use crate::emit::{Emitter, Summary};
 use crate::engine::Threads;
+use crate::eval::validation::unasked;
 use crate::generate::{Generator, TakeWeights};
 use crate::load::probe_engine;
 use crate::reload::follow;
@@ -73,6 +74,9 @@ pub fn run(
         return Ok(());
     }
     let config = load_config()?;
+    if let Some(line) = unasked(&config) {
+        tracing::warn!("{line}");
+    }
     let setup = Setup::new(&config)?;
     tracing::info!(
         "rollout {} of the run in {}: {} samples, prompt template {}",

@@ -72,7 +72,7 @@ impl Setup {
                 tokenizer: processor.tokenizer.clone(),
                 temperature: to_f32(args.temperature),
                 precision: args.precision,
-                verifier: Verifier::from_args(args, config.run.seed)?,
+                verifier: Verifier::from_args(&args.verifier, config.run.seed)?,
                 reward: RewardConfig::from(args),
             },
             samples: Samples::new(dataset, config.run.seed),

@@ -55,8 +55,16 @@ pub struct Validation {
 
 impl Validation {
     /// Puts it into the run folder, whole or not at all.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or a figure that is no finite number: JSON has no word for those, and the learner would
+    /// not read the file.
     pub fn write(&self, run_dir: &Path) -> Result<PathBuf> {
         let path = path(run_dir, self.version);
+        if let Some((name, value)) = self.not_finite() {
+            let reason = format!("its {name} is {value}, not a finite number");
+            return Err(Error::io("write", &path)(std::io::Error::other(reason)));
+        }
         let content = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::io("write", &path)(error.into()))?;
         run_dir::create_folder(&folder(run_dir))?;
@@ -85,6 +93,19 @@ impl Validation {
             Ok(read)
         };
         read().map_err(Error::io("read", &path))
+    }
+
+    /// The first figure that is none.
+    fn not_finite(&self) -> Option<(&'static str, f64)> {
+        let figures = [
+            ("accuracy", self.accuracy),
+            ("interval", self.interval[0]),
+            ("interval", self.interval[1]),
+            ("well_formed", self.well_formed),
+            ("mean_response_tokens", self.mean_response_tokens),
+            ("seconds", self.seconds),
+        ];
+        figures.into_iter().find(|(_, value)| !value.is_finite())
     }
 
     /// Whether both are about the same problems: else one figure says nothing about the other.
@@ -246,6 +267,30 @@ mod tests {
             "it answers no problem"
         );
         assert!(Validation::read(run.path(), PolicyVersion(8)).is_err());
+    }
+
+    #[test]
+    fn a_figure_that_is_no_number_is_not_written() {
+        let run = tempfile::tempdir().unwrap();
+        type Change = fn(&mut Validation);
+        let changes: [(&str, Change); 6] = [
+            ("accuracy is NaN", |v| v.accuracy = f64::NAN),
+            ("interval is -inf", |v| v.interval[0] = f64::NEG_INFINITY),
+            ("interval is inf", |v| v.interval[1] = f64::INFINITY),
+            ("well_formed is NaN", |v| v.well_formed = f64::NAN),
+            ("mean_response_tokens is inf", |v| {
+                v.mean_response_tokens = f64::INFINITY;
+            }),
+            ("seconds is NaN", |v| v.seconds = f64::NAN),
+        ];
+        for (said, change) in changes {
+            let mut bad = validation(3);
+            change(&mut bad);
+            let error = bad.write(run.path()).unwrap_err();
+            let reason = std::error::Error::source(&error).unwrap().to_string();
+            assert_eq!(reason, format!("its {said}, not a finite number"));
+            assert!(!folder(run.path()).exists(), "nothing is left behind");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use models::image::target_size::smart_resize;
 use models::image::{ImageProcessor, ImageSettings};
-use models::processor::Processor;
+use models::processor::{Processor, check_text_of_qwen};
 use shared::dataset::{Dataset, Error, Sample, content_parts};
 
 use super::args::DataCommand;
@@ -167,6 +167,7 @@ impl Reader {
                 let text = template.text(&sample.problem, decoded.len())?;
                 measured.length = Some(text.chars().count() as u64);
                 content_parts(&text, decoded.len())?;
+                check_text_of_qwen(&text)?;
                 let settings = images.settings();
                 let side = settings.side_factor();
                 let mut resized = Vec::with_capacity(decoded.len());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueHint};
-use shared::config::{DataArgs, Engine};
+use shared::config::{DataArgs, Engine, GivenVerifier, VerifierArgs};
 use shared::record::Precision;
 
 use super::benchmark::Benchmark;
@@ -18,7 +18,7 @@ Examples:
   rollout eval --run-dir runs/mine --benchmark hallusionbench --data HallusionBench.json --samples 4 --json report.json
   rollout eval --model M --benchmark mathvista --data AI4Math/MathVista@testmini --protocol paper \\
     --judge-url http://localhost:8000/v1 --judge-model Qwen2.5-72B-Instruct
-  rollout eval --rescore eval-mathverse.jsonl
+  rollout eval --rescore eval-mathverse.jsonl --verifier compat
 
 Each response goes to the predictions file as soon as it is there: after Ctrl-C or a crash the same command goes on.
 Exit code: 0 when all is done, 1 after an error or one Ctrl-C, 2 when the command line is wrong, 130 after a second Ctrl-C.";
@@ -108,7 +108,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub predictions: Option<PathBuf>,
 
-    /// Score a predictions file again, in place or into --predictions: needs no model and generates nothing
+    /// Score a predictions file again, in place or into --predictions, by its own verifier or the one that is given: needs no
+    /// model and generates nothing
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["data", "model", "run_dir", "benchmark", "limit"])]
     pub rescore: Option<PathBuf>,
 
@@ -127,6 +128,14 @@ pub struct EvalArgs {
     /// HallusionBench: ask the questions without an image as well, as its authors do (1129 instead of 951)
     #[arg(long, help_heading = "Benchmark")]
     pub with_text_rows: bool,
+
+    /// What is right.
+    #[command(flatten)]
+    pub verifier: VerifierArgs,
+
+    /// Which of its options stand on the command line.
+    #[arg(skip)]
+    pub given: GivenVerifier,
 
     /// The judge.
     #[command(flatten)]

@@ -7,11 +7,13 @@ use shared::telemetry::Progress;
 
 use super::PROGRESS_EVERY;
 use super::asker::{Asker, Skipped};
+use super::interval::to_f64;
 use super::predictions::{Prediction, Predictions};
 use super::prompts::Prompts;
 use super::questions::Questions;
-use super::rules::{self, Verdict};
+use super::rules;
 use crate::engine::Engine;
+use crate::reward::Verifier;
 use crate::stop::Stop;
 
 /// Asks what is missing among the predictions.
@@ -19,11 +21,12 @@ pub(super) struct Generation<'a> {
     asker: Asker<'a>,
     engine: Engine,
     predictions: &'a mut Predictions,
+    verifier: &'a Verifier,
     /// Questions in all.
     num_questions: usize,
     /// Of them, those answered in an earlier call.
     num_before: usize,
-    num_right: usize,
+    sum_accuracy: f64,
     num_judged: usize,
     started: Instant,
 }
@@ -34,6 +37,7 @@ impl<'a> Generation<'a> {
         prompts: &'a Prompts,
         engine: Engine,
         predictions: &'a mut Predictions,
+        verifier: &'a Verifier,
         num_questions: usize,
     ) -> Self {
         let missing: Vec<usize> = (0..num_questions)
@@ -45,8 +49,9 @@ impl<'a> Generation<'a> {
             asker: Asker::new(questions, prompts, num_samples, missing.into_iter()),
             engine,
             predictions,
+            verifier,
             num_questions,
-            num_right: 0,
+            sum_accuracy: 0.0,
             num_judged: 0,
             started: Instant::now(),
         }
@@ -84,7 +89,7 @@ impl<'a> Generation<'a> {
 
     /// Where it stands, and how long it will take.
     fn line(&self) -> String {
-        let share = rules_share(self.num_right, self.num_judged);
+        let share = self.sum_accuracy / to_f64(self.num_judged.max(1));
         let left = self.num_questions.saturating_sub(self.num_done());
         let num_here = self.asker.num_done();
         let per_question =
@@ -99,8 +104,8 @@ impl<'a> Generation<'a> {
     }
 
     fn keep(&mut self, mut prediction: Prediction) -> Result<()> {
-        prediction.score(self.predictions.settings.benchmark);
-        self.num_right += usize::from(prediction.is_right);
+        prediction.score(self.predictions.settings.benchmark, self.verifier);
+        self.sum_accuracy += prediction.accuracy();
         self.num_judged += 1;
         self.predictions.add(prediction)
     }
@@ -108,27 +113,22 @@ impl<'a> Generation<'a> {
 
 impl Prediction {
     /// By the rules; what a judge said stands.
-    pub(super) fn score(&mut self, benchmark: Option<super::Benchmark>) {
+    pub(super) fn score(&mut self, benchmark: Option<super::Benchmark>, verifier: &Verifier) {
         let Some(response) = &self.response else {
             return;
         };
-        let Verdict {
-            extraction,
-            is_right,
-        } = match benchmark {
-            Some(benchmark) => benchmark.score(&self.question, response),
-            None => rules::score_box(&self.question, response),
+        let verdict = match benchmark {
+            Some(benchmark) => benchmark.score(&self.question, response, verifier),
+            None => rules::score_box(&self.question, response, verifier),
         };
         let judged = self.judge.as_ref().and_then(|judge| judge.is_right);
-        self.is_well_formed = rules::is_well_formed(response);
-        self.extraction = extraction;
+        let is_right = verdict.is_right();
+        self.is_well_formed = rules::is_well_formed(response, verifier);
+        self.credit = (is_right && verdict.accuracy < 1.0).then_some(verdict.accuracy);
+        self.extraction = verdict.extraction;
         self.is_right_by_rules = is_right;
         self.is_right = is_right || judged == Some(true);
     }
-}
-
-fn rules_share(num_right: usize, num: usize) -> f64 {
-    super::interval::to_f64(num_right) / super::interval::to_f64(num.max(1))
 }
 
 /// `2:05:09`, `5:09`.

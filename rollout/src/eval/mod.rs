@@ -5,7 +5,7 @@
 //! - [`benchmark`]: a file per benchmark; `questions`, `question`: what is asked, of a data set or a benchmark
 //! - `prompts`: how it is put; `asker`: questions -> predictions; `generate`: all of them, scored as they come
 //! - [`validation`]: the same within a run, between two of its batches
-//! - `rules`: the verdict on a response; `judge`: a second opinion on what the rules hold wrong
+//! - `rules`: the verdict on a response; `grading`: by which verifier; `judge`: a second opinion on what the rules hold wrong
 //! - `predictions`: the file of all responses, which an evaluation goes on from
 //! - `problems`: figures and groups; `report`: how all is shown; `interval`: how sure they are, pass@k
 
@@ -13,6 +13,7 @@ mod args;
 mod asker;
 pub mod benchmark;
 mod generate;
+mod grading;
 mod interval;
 mod judge;
 mod predictions;
@@ -46,6 +47,7 @@ use shared::telemetry::Telemetry;
 use crate::engine::{Engine, EngineSettings, Haste, Threads};
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
+use crate::reward::Verifier;
 use crate::sampler::{EntropyKind, Sampling};
 use crate::setup::{cache_blocks, to_f32};
 use crate::stop::Stop;
@@ -64,8 +66,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Evaluates, and writes the report to `out`.
 ///
 /// # Errors
-/// A model or data that cannot be read, an engine that does not load, predictions that were made otherwise, a judge that
-/// refuses, or nothing to evaluate; also when it was stopped.
+/// A model or data that cannot be read, an engine that does not load, predictions that were made otherwise, a judge or a
+/// verifier's command that refuses, or nothing to evaluate; also when it was stopped.
 pub fn eval(
     args: &EvalArgs,
     telemetry: &Telemetry,
@@ -74,18 +76,22 @@ pub fn eval(
 ) -> Result<()> {
     args.check()?;
     let judge = Judge::new(&args.judge)?;
-    let (mut predictions, skipped) = match &args.rescore {
-        Some(path) => (
-            rescored(path, args.predictions.as_deref())?,
-            Skipped::default(),
-        ),
-        None => generated(args, telemetry, stop)?,
+    let (mut predictions, skipped, num_failed) = match &args.rescore {
+        Some(path) => {
+            let (predictions, num_failed) = rescored(args, path)?;
+            (predictions, Skipped::default(), num_failed)
+        }
+        None => {
+            let verifier = grading::of_command_line(args)?;
+            let (predictions, skipped) = generated(args, &verifier, telemetry, stop)?;
+            (predictions, skipped, verifier.take_counts().failed)
+        }
     };
     if let Some(judge) = judge {
         judge.judge(&mut predictions, telemetry, stop)?;
     }
     predictions.finish()?;
-    let report = Report::new(&predictions, args.limit, skipped);
+    let report = Report::new(&predictions, args.limit, skipped, num_failed);
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -100,22 +106,28 @@ pub fn eval(
     Ok(())
 }
 
-/// The same responses with the verdicts of today's rules.
-fn rescored(path: &Path, target: Option<&Path>) -> Result<Predictions> {
+/// The same responses with the verdicts of today's rules, and how many of them the verifier's command gave none on.
+fn rescored(args: &EvalArgs, path: &Path) -> Result<(Predictions, u64)> {
     let mut predictions = Predictions::open(path)?;
+    let verifier = grading::of_file(args, &mut predictions.settings)
+        .with_context(|| path.display().to_string())?;
     let benchmark = predictions.settings.benchmark;
     for line in predictions.lines.values_mut() {
-        line.score(benchmark);
+        line.score(benchmark, &verifier);
     }
+    let target = args.predictions.as_deref();
     if let Some(target) = target.filter(|target| *target != path) {
         predictions.move_to(target)?;
     }
-    Ok(predictions)
+    // At once: a judge may be stopped, and what it has said by then is kept behind a head that is true.
+    predictions.rewrite()?;
+    Ok((predictions, verifier.take_counts().failed))
 }
 
 /// What is in the file already, and what is missing there.
 fn generated(
     args: &EvalArgs,
+    verifier: &Verifier,
     telemetry: &Telemetry,
     stop: &Stop,
 ) -> Result<(Predictions, Skipped)> {
@@ -152,6 +164,7 @@ fn generated(
         &prompts,
         engine,
         &mut predictions,
+        verifier,
         num_questions,
     );
     let skipped = generation.run(&progress, stop)?;
@@ -247,6 +260,9 @@ fn settings(args: &EvalArgs, source: &EvalSource, prompts: &Prompts) -> Settings
         top_k: args.top_k,
         seed: args.seed,
         samples_per_problem: args.samples,
+        verifier: args.verifier.mode,
+        verifier_command: args.verifier.command.clone(),
+        format_rule: args.verifier.format_rule,
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
+use shared::config::{FormatRule, VerifierArgs, VerifierMode};
 
 use super::benchmark::Benchmark;
 use super::prompts::{ImageRule, Protocol};
@@ -16,7 +17,7 @@ use super::question::Question;
 /// Of a line: a prompt and a response are far smaller.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// All that the responses depend on.
+/// All that the responses and their verdicts depend on.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Settings {
     pub(super) benchmark: Option<Benchmark>,
@@ -36,6 +37,32 @@ pub struct Settings {
     pub(super) top_k: usize,
     pub(super) seed: u64,
     pub(super) samples_per_problem: usize,
+    /// Files of before it could be chosen were judged by the default.
+    #[serde(default)]
+    pub(super) verifier: VerifierMode,
+    #[serde(default)]
+    pub(super) verifier_command: Option<String>,
+    #[serde(default)]
+    pub(super) format_rule: FormatRule,
+}
+
+impl Settings {
+    /// Judged by this one.
+    pub(super) fn set_verifier(&mut self, verifier: &VerifierArgs) {
+        self.verifier = verifier.mode;
+        self.verifier_command.clone_from(&verifier.command);
+        self.format_rule = verifier.format_rule;
+    }
+
+    /// The same, judged as others are.
+    fn judged_as(&self, other: &Self) -> Self {
+        Self {
+            verifier: other.verifier,
+            verifier_command: other.verifier_command.clone(),
+            format_rule: other.format_rule,
+            ..self.clone()
+        }
+    }
 }
 
 /// One response to one question.
@@ -61,6 +88,9 @@ pub(super) struct Prediction {
     pub extraction: Option<String>,
     /// The verdict of the rules.
     pub is_right_by_rules: bool,
+    /// How right it is by them: only where an external verifier took it in part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<f64>,
     /// That of a judge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeVerdict>,
@@ -83,9 +113,27 @@ impl Prediction {
             error: None,
             extraction: None,
             is_right_by_rules: false,
+            credit: None,
             judge: None,
             is_right: false,
             is_well_formed: false,
+        }
+    }
+
+    /// How right it is, from 0 to 1.
+    pub(super) fn accuracy(&self) -> f64 {
+        if self.is_right && !self.is_right_by_rules {
+            return 1.0; // the judge's word
+        }
+        self.rules_accuracy()
+    }
+
+    /// The same by the rules alone.
+    pub(super) fn rules_accuracy(&self) -> f64 {
+        if self.is_right_by_rules {
+            self.credit.unwrap_or(1.0).clamp(0.0, 1.0)
+        } else {
+            0.0
         }
     }
 }
@@ -137,9 +185,16 @@ impl Predictions {
             });
         }
         let found = read(path, &mut file)?;
-        if let Some(difference) = difference(&found.settings, &settings)? {
+        if let Some(difference) = difference(&found.settings.judged_as(&settings), &settings)? {
             bail!(
                 "{} holds predictions that were made otherwise ({difference}): name another file with --predictions, or remove it",
+                path.display()
+            );
+        }
+        if let Some(difference) = difference(&found.settings, &settings)? {
+            bail!(
+                "{0} holds predictions that were judged otherwise ({difference}): first --rescore {0} with the verifier that is \
+                 meant, or name another file with --predictions",
                 path.display()
             );
         }
@@ -175,6 +230,21 @@ impl Predictions {
             .with_context(|| format!("cannot write the predictions to {}", path.display()))?;
         lock(path, &file)?;
         self.file = Some((path.to_owned(), file));
+        Ok(())
+    }
+
+    /// Writes the file anew and goes on behind its end.
+    pub(super) fn rewrite(&mut self) -> Result<()> {
+        let Some((path, _locked)) = self.file.take() else {
+            return Ok(());
+        };
+        self.write(&path)?;
+        let file = File::options()
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot open the predictions {}", path.display()))?;
+        lock(&path, &file)?;
+        self.file = Some((path, file));
         Ok(())
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Problem<'a> {
 
 impl Problem<'_> {
     pub(super) fn share(&self) -> f64 {
-        to_f64(self.num_right()) / to_f64(self.lines.len().max(1))
+        mean(self.lines.iter().map(|line| line.accuracy()))
     }
 
     pub(super) fn num_right(&self) -> usize {

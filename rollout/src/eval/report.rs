@@ -5,6 +5,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde::Serialize;
+use shared::config::VerifierMode;
 
 use super::asker::Skipped;
 use super::benchmark::Figure;
@@ -31,6 +32,8 @@ pub struct Report {
     interval: [f64; 2],
     /// By the rules alone.
     rules_accuracy: f64,
+    /// Responses that the verifier's command gave no answer on, of those judged just now: they count as wrong.
+    num_verifier_failures: u64,
     /// None when none was asked.
     judge: Option<JudgeReport>,
     /// pass@1, pass@2, ... pass@samples_per_problem.
@@ -83,6 +86,7 @@ struct ResponseResult {
     text: String,
     extraction: Option<String>,
     is_right: bool,
+    accuracy: f64,
     is_well_formed: bool,
     finish: String,
     num_tokens: usize,
@@ -90,7 +94,12 @@ struct ResponseResult {
 
 impl Report {
     /// Of the first `limit` problems; those whose responses are not all there are left out.
-    pub(super) fn new(predictions: &Predictions, limit: Option<usize>, skipped: Skipped) -> Self {
+    pub(super) fn new(
+        predictions: &Predictions,
+        limit: Option<usize>,
+        skipped: Skipped,
+        num_verifier_failures: u64,
+    ) -> Self {
         let settings = predictions.settings.clone();
         let k = settings.samples_per_problem;
         let problems = problems(predictions, limit);
@@ -122,7 +131,8 @@ impl Report {
             accuracy: mean(shares.iter().copied()),
             standard_error: standard_error(&shares),
             interval: interval(with_clusters(problems.iter())),
-            rules_accuracy: mean(lines().map(|line| flag(line.is_right_by_rules))),
+            rules_accuracy: mean(lines().map(Prediction::rules_accuracy)),
+            num_verifier_failures,
             judge: judge_report(lines()),
             pass_at_k: (1..=k)
                 .map(|k| mean(passes(k).map(|(_, pass)| pass)))
@@ -180,6 +190,7 @@ impl Report {
         for unasked in &self.unasked {
             writeln!(out, "  not asked  {}", short(unasked))?;
         }
+        writeln!(out, "verifier     {}", self.verifier())?;
         writeln!(
             out,
             "accuracy     {:.2} % +- {:.2}, 95 % {} ({how})",
@@ -219,6 +230,32 @@ impl Report {
         )?;
         writeln!(out, "length       {:.1} tokens", self.mean_response_tokens)?;
         self.write_figures(out)
+    }
+
+    /// Whose verdicts these are.
+    fn verifier(&self) -> String {
+        let settings = &self.settings;
+        let mut line = match (&settings.verifier_command, settings.verifier) {
+            (Some(command), _) => format!("the command {}", short(command)),
+            (None, VerifierMode::Robust) => "robust".to_owned(),
+            (None, VerifierMode::Compat) => "compat".to_owned(),
+        };
+        match settings.benchmark {
+            Some(benchmark) if !benchmark.has_free_answers() => {
+                "the benchmark's rules".clone_into(&mut line);
+            }
+            Some(benchmark) if !benchmark.is_data_set() => {
+                line += ", where the benchmark has no rule of its own";
+            }
+            _ => {}
+        }
+        if self.num_verifier_failures > 0 {
+            line += &format!(
+                "; it gave no answer on {} responses, which count as wrong",
+                self.num_verifier_failures
+            );
+        }
+        line
     }
 
     fn write_figures(&self, out: &mut dyn Write) -> Result<()> {
@@ -279,6 +316,7 @@ fn result(problem: &Problem) -> SampleResult {
         text: line.response.clone().unwrap_or_default(),
         extraction: line.extraction.clone(),
         is_right: line.is_right,
+        accuracy: line.accuracy(),
         is_well_formed: line.is_well_formed,
         finish: line.finish.clone(),
         num_tokens: line.num_tokens,

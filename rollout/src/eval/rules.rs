@@ -2,17 +2,42 @@
 
 use shared::config::distance;
 
-use crate::reward;
+use crate::reward::{self, Verifier};
 
 use super::question::{Kind, Question};
 
 /// What the rules say of a response.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Verdict {
     /// The answer that was found in it.
     pub extraction: Option<String>,
-    /// Whether that is right.
-    pub is_right: bool,
+    /// From 0 to 1: 0 or 1 but for an external verifier.
+    pub accuracy: f64,
+}
+
+impl Verdict {
+    /// Whether the answer is right, be it in part.
+    pub(super) fn is_right(&self) -> bool {
+        self.accuracy > 0.0
+    }
+
+    /// Of rules that know right and wrong alone.
+    fn plain(extraction: Option<String>, is_right: impl Fn(&str) -> bool) -> Self {
+        let is_right = extraction.as_deref().is_some_and(is_right);
+        Self {
+            extraction,
+            accuracy: f64::from(u8::from(is_right)),
+        }
+    }
+}
+
+impl From<reward::Verdict> for Verdict {
+    fn from(verdict: reward::Verdict) -> Self {
+        Self {
+            extraction: verdict.extracted,
+            accuracy: f64::from(verdict.accuracy),
+        }
+    }
 }
 
 /// Longest text that the nearest option is looked for.
@@ -23,34 +48,43 @@ pub(super) fn boxed(response: &str) -> Option<String> {
     reward::boxed(response)
 }
 
-/// Whether an answer says what the right one says.
-pub(super) fn same(answer: &str, right: &str) -> bool {
+/// Whether an answer says what the right one says: a letter, the text of an option.
+fn same(answer: &str, right: &str) -> bool {
     reward::equivalent(answer, right)
 }
 
-/// `<think> ... </think> ... \boxed{}`.
-pub(super) fn is_well_formed(response: &str) -> bool {
-    reward::is_well_formed(response)
+/// Whether it has the form of the verifier's rule: `<think> ... </think> ... \boxed{}`.
+pub(super) fn is_well_formed(response: &str, verifier: &Verifier) -> bool {
+    reward::has_form(response, verifier.rule())
 }
 
-/// The box alone, as in training.
-pub(super) fn score_box(question: &Question, response: &str) -> Verdict {
-    verdict(boxed(response), |answer| same(answer, &question.answer))
+/// As in training: what the verifier finds, and says of it.
+pub(super) fn score_box(question: &Question, response: &str, verifier: &Verifier) -> Verdict {
+    verifier.verify(response, &question.answer).into()
 }
 
-/// The box, or else what stands behind `answer:`; compared as the question's kind asks.
-pub(super) fn score(question: &Question, response: &str) -> Verdict {
+/// The box, or else what stands behind `answer:`; compared as the question's kind asks, and where that is no rule of the
+/// benchmark's own, by the verifier.
+pub(super) fn score(question: &Question, response: &str, verifier: &Verifier) -> Verdict {
     if question.kind == Kind::YesNo {
         let extraction = yes_or_no(response).map(str::to_owned);
-        return verdict(extraction, |answer| answer == question.answer);
+        return Verdict::plain(extraction, |answer| answer == question.answer);
     }
-    verdict(answer_of(response), |answer| is_right(question, answer))
+    let Some(answer) = answer_of(response) else {
+        return Verdict::default();
+    };
+    match by_own_rule(question, &answer) {
+        Some(is_right) => Verdict::plain(Some(answer), |_| is_right),
+        None => verifier
+            .verify_answer(response, &answer, &question.answer)
+            .into(),
+    }
 }
 
 /// [`score`], but an answer to multiple choice that names no option is taken for the most similar one, as MathVista's own code does.
-pub(super) fn score_nearest(question: &Question, response: &str) -> Verdict {
-    let mut verdict = score(question, response);
-    if question.kind != Kind::Choice || verdict.is_right || question.choices.is_empty() {
+pub(super) fn score_nearest(question: &Question, response: &str, verifier: &Verifier) -> Verdict {
+    let verdict = score(question, response, verifier);
+    if question.kind != Kind::Choice || verdict.is_right() || question.choices.is_empty() {
         return verdict;
     }
     if let Some(answer) = &verdict.extraction
@@ -58,39 +92,28 @@ pub(super) fn score_nearest(question: &Question, response: &str) -> Verdict {
         && chosen(answer, &question.choices).is_none()
     {
         let nearest = nearest(answer, &question.choices);
-        verdict.is_right = nearest.is_some() && nearest == letter_index(&question.answer);
+        let is_right = nearest.is_some() && nearest == letter_index(&question.answer);
+        return Verdict::plain(verdict.extraction, |_| is_right);
     }
     verdict
 }
 
-fn verdict(extraction: Option<String>, is_right: impl Fn(&str) -> bool) -> Verdict {
-    let is_right = extraction.as_deref().is_some_and(is_right);
-    Verdict {
-        extraction,
-        is_right,
-    }
-}
-
-fn is_right(question: &Question, answer: &str) -> bool {
+/// What the benchmark's own rule says; nothing where it has none for these two answers.
+fn by_own_rule(question: &Question, answer: &str) -> Option<bool> {
     let right = &question.answer;
+    let numbers = || Some((number(answer)?, number(right)?));
     match question.kind {
-        Kind::Choice if question.choices.is_empty() => same(answer, right),
-        Kind::Choice => match letter_index(right) {
-            Some(index) => chosen(answer, &question.choices) == Some(index),
-            None => same(answer, right),
-        },
-        Kind::Integer => match (number(answer), number(right)) {
-            (Some(answer), Some(right)) => exactly(answer.trunc(), right),
-            _ => same(answer, right),
-        },
-        Kind::Float(decimals) => match (number(answer), number(right)) {
-            (Some(answer), Some(right)) => {
-                exactly(rounded(answer, decimals), rounded(right, decimals))
+        Kind::Choice => Some(match letter_index(right) {
+            Some(index) if !question.choices.is_empty() => {
+                chosen(answer, &question.choices) == Some(index)
             }
             _ => same(answer, right),
-        },
-        Kind::List => compact(answer) == compact(right) || same(answer, right),
-        Kind::Free | Kind::YesNo => same(answer, right),
+        }),
+        Kind::Integer => numbers().map(|(answer, right)| exactly(answer.trunc(), right)),
+        Kind::Float(decimals) => numbers()
+            .map(|(answer, right)| exactly(rounded(answer, decimals), rounded(right, decimals))),
+        Kind::List => (compact(answer) == compact(right)).then_some(true),
+        Kind::Free | Kind::YesNo => None,
     }
 }
 
@@ -241,6 +264,8 @@ fn nearest(answer: &str, choices: &[String]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use shared::config::{FormatRule, VerifierMode};
+
     use super::*;
 
     fn question(kind: Kind, answer: &str, choices: &[&str]) -> Question {
@@ -255,7 +280,8 @@ mod tests {
     #[test]
     fn choices_by_letter_by_text_and_by_neither() {
         let asked = question(Kind::Choice, "B", &["3", "4", "5"]);
-        let is_right = |response: &str| score(&asked, response).is_right;
+        let robust = Verifier::default();
+        let is_right = |response: &str| score(&asked, response, &robust).is_right();
         for right in [
             r"\boxed{B}",
             r"\boxed{(B)}",
@@ -277,7 +303,7 @@ mod tests {
         }
         // Two options with the same text: the text alone says nothing.
         let twins = question(Kind::Choice, "B", &["4", "4", "5"]);
-        assert!(!score(&twins, r"\boxed{4}").is_right);
+        assert!(!score(&twins, r"\boxed{4}", &robust).is_right());
     }
 
     #[test]
@@ -298,7 +324,8 @@ mod tests {
     #[test]
     fn numbers_as_mathvista_compares_them() {
         let right = |kind, gold: &str, given: &str| {
-            score(&question(kind, gold, &[]), &format!(r"\boxed{{{given}}}")).is_right
+            let response = format!(r"\boxed{{{given}}}");
+            score(&question(kind, gold, &[]), &response, &Verifier::default()).is_right()
         };
         assert!(right(Kind::Integer, "3", "3.0") && right(Kind::Integer, "3", "3.7"));
         assert!(right(Kind::Integer, "1200", "1,200") && !right(Kind::Integer, "3", "4"));
@@ -325,8 +352,38 @@ mod tests {
     #[test]
     fn the_nearest_option_counts_at_mathvista_alone() {
         let asked = question(Kind::Choice, "A", &["triangle", "square"]);
-        assert!(score_nearest(&asked, r"\boxed{a triangel}").is_right);
-        assert!(!score(&asked, r"\boxed{a triangel}").is_right);
-        assert!(!score_nearest(&asked, r"\boxed{B}").is_right);
+        let robust = Verifier::default();
+        assert!(score_nearest(&asked, r"\boxed{a triangel}", &robust).is_right());
+        assert!(!score(&asked, r"\boxed{a triangel}", &robust).is_right());
+        assert!(!score_nearest(&asked, r"\boxed{B}", &robust).is_right());
+    }
+
+    /// mathruler takes `z=4` for `x=4` and no `\sqrt{4}` for a 2; letters and rounded numbers are the benchmark's.
+    #[test]
+    fn free_answers_go_through_the_verifier_and_own_rules_stay() {
+        let robust = Verifier::default();
+        let compat = Verifier::new(VerifierMode::Compat, FormatRule::EasyR1, 0);
+        let both = |kind, gold: &str, choices: &[&str], given: &str| {
+            let asked = question(kind, gold, choices);
+            let response = format!(r"\boxed{{{given}}}");
+            [&robust, &compat].map(|verifier| score(&asked, &response, verifier).is_right())
+        };
+        assert_eq!(both(Kind::Free, "x=4", &[], "z=4"), [false, true]);
+        assert_eq!(both(Kind::Free, "x=4", &[], "x=4.0"), [true, false]);
+        assert_eq!(both(Kind::Integer, "2", &[], r"\sqrt{4}"), [true, false]);
+        assert_eq!(both(Kind::Integer, "3", &[], "3.7"), [true, true]);
+        assert_eq!(both(Kind::Float(1), "1.2", &[], "1.23"), [true, true]);
+        assert_eq!(both(Kind::Choice, "B", &["x=4", "z=4"], "x=4"), [false; 2]);
+        assert_eq!(both(Kind::Choice, "B", &["3", "4"], "4.0"), [true, true]);
+        let asked = question(Kind::Free, "x=4", &[]);
+        let free = |verifier| score_box(&asked, r"\boxed{z=4}", verifier);
+        assert_eq!([free(&robust).accuracy, free(&compat).accuracy], [0.0, 1.0]);
+        assert_eq!(free(&compat).extraction.as_deref(), Some("z=4"));
+        // The form decides where a data set's answer stands.
+        let tagged = Verifier::new(VerifierMode::Robust, FormatRule::R1v, 0);
+        let response = "<think>a</think><answer>x=4</answer>";
+        assert!(score_box(&asked, response, &tagged).is_right());
+        assert!(!score_box(&asked, response, &robust).is_right());
+        assert!(is_well_formed(response, &tagged) && !is_well_formed(response, &robust));
     }
 }

@@ -18,7 +18,6 @@ use super::interval::{interval, mean, to_f64};
 use super::predictions::{Prediction, Predictions, Settings};
 use super::prompts::{ImageRule, Prompts, Protocol};
 use super::questions::Questions;
-use super::rules;
 use crate::engine::Engine;
 use crate::reward::Verifier;
 use crate::sampler::Sampling;
@@ -29,6 +28,17 @@ const MAX_REASON_CHARS: usize = 300;
 /// What a rollout without the data set says when it would have to validate.
 pub const NO_DATA: &str = "the learner of this run validates (--validate-every), and this rollout has no data set for it: \
     give --validation-data, or start the learner with --validate-every 0";
+
+/// What a rollout with the data set says when nobody will ask for it.
+const UNASKED: &str = "--validation-data has no effect: the learner of this run does not validate (start it with --validate-every N, \
+    or leave the data set out)";
+
+/// A line where the data set is not needed, by what the run folder says of the learner.
+#[must_use]
+pub fn unasked(config: &RunConfig) -> Option<&'static str> {
+    let is_given = config.rollout.validation_data.is_some();
+    (is_given && config.learner.validate_every == 0).then_some(UNASKED)
+}
 
 /// All that a validation takes beside the engine.
 pub struct Validator {
@@ -149,10 +159,8 @@ impl Answers {
     pub fn finish(mut self, verifier: &Verifier, run_dir: &Path) -> Result<Validation> {
         let mut accuracies = Vec::with_capacity(self.predictions.len());
         for prediction in &mut self.predictions {
-            accuracies.push((
-                prediction.question.cluster.clone(),
-                judge(prediction, verifier),
-            ));
+            prediction.score(None, verifier);
+            accuracies.push((prediction.question.cluster.clone(), prediction.accuracy()));
         }
         let lines = &self.predictions;
         let finished = |how: &str| lines.iter().filter(|line| line.finish == how).count();
@@ -209,17 +217,6 @@ fn fingerprint(predictions: &[Prediction]) -> String {
     format!("{:032x}", hash.digest128())
 }
 
-/// By the run's verifier; the accuracy, which a verifier of the user's own may give in parts.
-fn judge(prediction: &mut Prediction, verifier: &Verifier) -> f64 {
-    let response = prediction.response.as_deref().unwrap_or_default();
-    let verdict = verifier.verify(response, &prediction.question.answer);
-    prediction.is_well_formed = rules::is_well_formed(response);
-    prediction.extraction = verdict.extracted;
-    prediction.is_right_by_rules = verdict.is_right;
-    prediction.is_right = verdict.is_right;
-    f64::from(verdict.accuracy)
-}
-
 /// As the file of an evaluation says how it was made.
 fn settings(args: &RolloutArgs, seed: u64, data: &str, prompt_template: &str) -> Settings {
     Settings {
@@ -240,5 +237,42 @@ fn settings(args: &RolloutArgs, seed: u64, data: &str, prompt_template: &str) ->
         top_k: 0,
         seed,
         samples_per_problem: 1,
+        verifier: args.verifier.mode,
+        verifier_command: args.verifier.command.clone(),
+        format_rule: args.verifier.format_rule,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command};
+    use shared::config::{self, Program, RolloutArgs, RunArgs};
+
+    use super::*;
+
+    fn config(folder: &Path, every: u64, flags: &[&str]) -> RunConfig {
+        let saved = format!("[learner]\nvalidate_every = {every}\n");
+        std::fs::write(folder.join(config::FILE_NAME), saved).unwrap();
+        let command = RolloutArgs::augment_args(RunArgs::augment_args(Command::new("rollout")));
+        let run_dir = format!("--run-dir={}", folder.display());
+        let flags = ["rollout", &run_dir]
+            .into_iter()
+            .chain(flags.iter().copied());
+        config::load(&command.get_matches_from(flags), Program::Rollout).unwrap()
+    }
+
+    /// What the learner wrote into the run folder decides.
+    #[test]
+    fn a_data_set_that_nobody_asks_for_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |every, flags: &[&str]| unasked(&config(folder.path(), every, flags));
+        let data = ["--validation-data", "test.jsonl"];
+        let line = said(0, &data).unwrap();
+        assert!(
+            line.contains("--validate-every N") && !line.contains("  "),
+            "{line}"
+        );
+        assert_eq!(said(20, &data), None);
+        assert_eq!(said(0, &[]), None);
     }
 }

@@ -112,3 +112,6 @@ pub fn score(
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod statement_tests;

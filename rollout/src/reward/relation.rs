@@ -233,7 +233,8 @@ impl Reader<'_> {
             }
             let form = self.quantity(part)?;
             is_rounded = is_rounded || sign.is_command(&["approx", "simeq"]);
-            if is_rounded {
+            // `4 \approx 4` rounds nothing: it is `4 = 4`.
+            if is_rounded && form.expr != first.expr {
                 if !is_rounding(&form, &first, self.fuel)? {
                     return Ok(None);
                 }

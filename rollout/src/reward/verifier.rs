@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shared::config::{FormatRule, RolloutArgs, VerifierMode};
+use shared::config::{FormatRule, VerifierArgs, VerifierMode};
 
 use super::command::{CommandError, CommandVerifier};
 use super::compat::{compat_boxed, compat_equivalent};
@@ -80,11 +80,10 @@ impl Verifier {
     ///
     /// # Errors
     /// A command that does not.
-    pub fn from_args(args: &RolloutArgs, salt: u64) -> Result<Self, CommandError> {
-        let mut verifier = Self::new(args.verifier, args.format_rule, salt);
-        if let Some(line) = &args.verifier_command {
-            let limit =
-                Duration::try_from_secs_f64(args.verifier_timeout_s).unwrap_or(Duration::MAX);
+    pub fn from_args(args: &VerifierArgs, salt: u64) -> Result<Self, CommandError> {
+        let mut verifier = Self::new(args.mode, args.format_rule, salt);
+        if let Some(line) = &args.command {
+            let limit = Duration::try_from_secs_f64(args.timeout_s).unwrap_or(Duration::MAX);
             verifier.command = Some(CommandVerifier::start(line, limit)?);
         }
         Ok(verifier)
@@ -120,7 +119,18 @@ impl Verifier {
                 fuel: 0,
             },
         };
-        let mut verdict = self.verdict(extracted, comparison, compat);
+        let verdict = self.verdict(extracted, comparison, compat);
+        self.asked(verdict, response, gold)
+    }
+
+    /// Grades an answer that was found in a response by other rules than ours.
+    #[must_use]
+    pub fn verify_answer(&self, response: &str, answer: &str, gold: &str) -> Verdict {
+        self.asked(self.grade(answer, gold), response, gold)
+    }
+
+    /// The verdict of the command, where there is one.
+    fn asked(&self, mut verdict: Verdict, response: &str, gold: &str) -> Verdict {
         if let Some(command) = &self.command {
             match command.ask(response, gold, verdict.extracted.as_deref()) {
                 Ok(accuracy) => {
@@ -201,5 +211,9 @@ mod tests {
         assert_eq!(accuracy("crash \\boxed{1}"), 0.0);
         assert_eq!(accuracy("\\boxed{1}"), 0.25);
         assert_eq!(verifier.take_counts().failed, 1);
+        // It sees the whole response, also where the answer was found by others.
+        let accuracy = |response| verifier.verify_answer(response, "2", "1").accuracy;
+        assert_eq!((accuracy("crash: 2"), accuracy("Answer: 2")), (0.0, 0.25));
+        assert_eq!(verifier.grade("2", "1").accuracy, 0.0);
     }
 }

@@ -1,7 +1,7 @@
 //! One configuration for both programs.
 //!
 //! # Layout
-//! - [`RunArgs`], [`RolloutArgs`] with [`DataArgs`], [`LearnerArgs`]: the keys. Each is written once, as a clap argument; a TOML key is the long flag's
+//! - [`RunArgs`], [`RolloutArgs`] with [`DataArgs`] and [`VerifierArgs`], [`LearnerArgs`]: the keys. Each is written once, as a clap argument; a TOML key is the long flag's
 //!   name with `_` for `-`, and its value passes through the flag's own parser
 //! - [`load`]: defaults < the run folder's config.toml < `--config FILE` < the command line
 //! - [`ObjectiveArgs`], [`TokenArgs`]: the two parts of [`LearnerArgs`] that are the algorithm; the choices are enums
@@ -37,6 +37,7 @@ mod run_args;
 mod save;
 mod token_args;
 mod values;
+mod verifier_args;
 
 use serde::Serialize;
 
@@ -53,10 +54,11 @@ pub use names::Names;
 pub use nearest::{distance, nearest};
 pub use objective_args::ObjectiveArgs;
 pub use resolve::Resolved;
-pub use rollout_args::{Blank, Engine, Entropy, FormatRule, NewWeights, RolloutArgs, VerifierMode};
+pub use rollout_args::{Blank, Engine, Entropy, NewWeights, RolloutArgs};
 pub use run_args::RunArgs;
 pub use save::{FILE_NAME, save};
 pub use token_args::TokenArgs;
+pub use verifier_args::{FormatRule, GivenVerifier, VerifierArgs, VerifierMode};
 
 /// Everything that a run was told. Serialized, it is the run folder's config.toml.
 #[derive(Serialize, Debug, Clone, PartialEq)]

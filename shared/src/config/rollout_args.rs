@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 
-use super::DataArgs;
 use super::values::{at_least, non_negative, positive, positive_fraction, switch};
+use super::{DataArgs, VerifierArgs};
 use crate::record::Precision;
 
 /// Keys of the table `[rollout]`.
@@ -48,7 +48,7 @@ pub struct RolloutArgs {
     /// Data set: a .parquet or .jsonl file, a folder of them or a name on the hub; FOLDER@train takes a split, A=2,B mixes
     ///
     /// Several with commas between are mixed; a weight behind one, as in A=2,B@train=0.5, says how often an epoch visits each of
-    /// its rows (1 without).
+    /// its rows (1 without). OWNER/NAME:REVISION@train is a branch, a tag or a commit of a data set on the hub.
     #[arg(
         long,
         value_name = "DATA,...",
@@ -124,24 +124,10 @@ pub struct RolloutArgs {
     #[arg(long, value_enum, default_value_t = Entropy::Renormalised, help_heading = "Token signals")]
     pub entropy: Entropy,
 
-    /// What decides whether an answer is right. `robust` compares values; `compat` says what mathruler, EasyR1's grader, would
-    /// say, its errors included. The metrics hold how often they disagree
-    #[arg(long, value_enum, default_value_t = VerifierMode::Robust, help_heading = "Reward")]
-    pub verifier: VerifierMode,
-
-    /// A verifier of your own, run by sh: reads {"id", "response", "answer", "extracted"} and writes {"id", "accuracy"}, a JSON
-    /// line each. A response that it fails on counts as wrong, and it is started anew [default: none]
-    #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString, help_heading = "Reward")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub verifier_command: Option<String>,
-
-    /// How long --verifier-command may take for one response, in seconds
-    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = positive, help_heading = "Reward")]
-    pub verifier_timeout_s: f64,
-
-    /// The form that --format-weight pays for
-    #[arg(long, value_enum, default_value_t = FormatRule::EasyR1, help_heading = "Reward")]
-    pub format_rule: FormatRule,
+    /// What is right.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub verifier: VerifierArgs,
 
     /// Share of a right answer in the reward
     #[arg(long, value_name = "W", default_value_t = 1.0, value_parser = non_negative, help_heading = "Reward")]
@@ -172,28 +158,6 @@ pub enum Engine {
     Cuda,
     /// ONNX Runtime's TensorRT provider
     Trt,
-}
-
-/// Whose judgement of an answer counts.
-#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum VerifierMode {
-    /// The same value in any form
-    Robust,
-    /// As mathruler 0.1
-    Compat,
-}
-
-/// What a well-formed response looks like.
-#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum FormatRule {
-    /// `<think>...</think>...\boxed{}`, white space around < > / ignored
-    EasyR1,
-    /// The same to the letter
-    NoisyRollout,
-    /// `<think>...</think> <answer>...</answer>`; the answer is what stands in the tag
-    R1v,
 }
 
 /// What becomes of groups under way when new weights come.

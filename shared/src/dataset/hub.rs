@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use hf_hub::Cache;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
 
+use super::hub_cache::cached;
+use super::hub_name::{HubName, is_commit, is_plain};
 use super::limits::DatasetLimits;
-use super::locate::{candidates, candidates_of, pick, shard, split_of};
+use super::locate::{candidates_of, pick};
 
 /// How long a download may stand still.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,20 +32,6 @@ pub(super) struct Hub {
     token: Option<String>,
     is_offline: bool,
     patience: Duration,
-}
-
-/// `owner/name`, and no folder `owner` here: then a slip in a path was likelier meant.
-pub(super) fn is_hub_name(path: &str) -> bool {
-    let is_part = |part: &str| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        (1..=96).contains(&part.len()) && !part.starts_with('.') && part.chars().all(is_plain)
-    };
-    let is_file = [".parquet", ".jsonl", ".json"]
-        .iter()
-        .any(|ending| path.ends_with(ending));
-    path.split_once('/').is_some_and(|(owner, name)| {
-        is_part(owner) && is_part(name) && !is_file && !Path::new(owner).exists()
-    })
 }
 
 impl Hub {
@@ -93,11 +81,12 @@ impl Hub {
     /// The files of a split. What is in the cache is taken as it is, so that a run that goes on sees the rows it began with.
     pub(super) fn files(
         &self,
-        name: &str,
+        name: HubName,
         split: Option<&str>,
         limits: &DatasetLimits,
     ) -> Result<Vec<PathBuf>, String> {
-        let cached = self.cached(name, split, limits);
+        name.check()?;
+        let cached = cached(&self.repository(name), name, split, limits);
         let lacking = match cached {
             Ok(files) => return Ok(files),
             Err(lacking) => lacking,
@@ -114,65 +103,23 @@ impl Hub {
         })
     }
 
-    /// The split's files in the cache, when all of them are there.
-    fn cached(
-        &self,
-        name: &str,
-        split: Option<&str>,
-        limits: &DatasetLimits,
-    ) -> Result<Vec<PathBuf>, String> {
-        let repository = self.repository(name);
-        let revision = fs::read_to_string(repository.join("refs/main"))
-            .map_err(|_| "nothing of it".to_owned())?;
-        let revision = revision.trim();
-        if !is_plain(revision) {
-            return Err("its refs/main names no revision".to_owned());
-        }
-        let snapshot = repository.join("snapshots").join(revision);
-        let files = candidates(&snapshot, limits).map_err(|error| error.to_string())?;
-        let files = pick(files, name, split)?;
-        // A cache may hold one split only, and it may be the wrong one.
-        if let (None, Some(only)) = (split, files.first().map(|file| split_of(file)))
-            && ["test", "val", "dev", "eval"]
-                .iter()
-                .any(|word| only.starts_with(word))
-        {
-            return Err(format!(
-                "its split {only} alone; say {name}@{only} if that is meant"
-            ));
-        }
-        for file in &files {
-            let stem = file.file_stem().and_then(|stem| stem.to_str());
-            if let Some((split, _, count)) = stem.and_then(shard) {
-                let shards = files.iter().filter_map(|file| {
-                    let (other, ..) = shard(file.file_stem()?.to_str()?)?;
-                    (other == split).then_some(())
-                });
-                let there = shards.count();
-                if there < count {
-                    return Err(format!("{there} of the {count} files of {split}"));
-                }
-            }
-        }
-        Ok(files.iter().map(|file| snapshot.join(file)).collect())
-    }
-
-    fn repository(&self, name: &str) -> PathBuf {
-        let repo = Repo::new(name.to_owned(), RepoType::Dataset);
-        self.cache.join(repo.folder_name())
+    fn repository(&self, name: HubName) -> PathBuf {
+        self.cache.join(name.repo().folder_name())
     }
 
     /// Downloads what is not there. On a thread of its own, because the crate's requests wait without end.
-    fn fetch(&self, name: &str, split: Option<&str>) -> Result<Vec<PathBuf>, String> {
-        let (hub, name, split) = (self.clone(), name.to_owned(), split.map(str::to_owned));
+    fn fetch(&self, name: HubName, split: Option<&str>) -> Result<Vec<PathBuf>, String> {
+        let (hub, text, split) = (self.clone(), name.text.to_owned(), split.map(str::to_owned));
         let (done, result) = mpsc::channel();
         let bytes = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&bytes);
-        let title = name.clone();
+        let title = text.clone();
         std::thread::Builder::new()
             .name("hub".to_owned())
             .spawn(move || {
-                let files = hub.fetch_here(&name, split.as_deref(), &counter);
+                let name =
+                    HubName::of(&text).ok_or_else(|| format!("{text} is no name on the hub"));
+                let files = name.and_then(|name| hub.fetch_here(name, split.as_deref(), &counter));
                 // Nobody waits any more when it took too long.
                 let _ = done.send(files);
             })
@@ -203,17 +150,20 @@ impl Hub {
 
     fn fetch_here(
         &self,
-        name: &str,
+        name: HubName,
         split: Option<&str>,
         counter: &Arc<AtomicU64>,
     ) -> Result<Vec<PathBuf>, String> {
-        let api = self.api().map_err(|error| self.explain(&error))?;
-        let repository = api.repo(Repo::new(name.to_owned(), RepoType::Dataset));
-        let info = repository.info().map_err(|error| self.explain(&error))?;
+        let api = self.api().map_err(|error| self.explain(name, &error))?;
+        let repository = api.repo(name.repo());
+        let info = repository
+            .info()
+            .map_err(|error| self.explain(name, &error))?;
         let paths = info.siblings.iter().map(|file| file.rfilename.as_str());
-        let files = pick(candidates_of(paths), name, split)?;
+        let files = pick(candidates_of(paths), name.text, split)?;
         tracing::info!(
-            "fetching {name}: {} files into {}",
+            "fetching {}: {} files into {}",
+            name.text,
             files.len(),
             self.cache.display()
         );
@@ -238,7 +188,7 @@ impl Hub {
         &self,
         api: &Api,
         repository: &ApiRepo,
-        name: &str,
+        name: HubName,
         file: &str,
         counter: &Arc<AtomicU64>,
     ) -> Result<PathBuf, String> {
@@ -246,9 +196,16 @@ impl Hub {
             // The crate makes paths of what the server says.
             let metadata = api
                 .metadata(&repository.url(file))
-                .map_err(|error| self.explain(&error))?;
+                .map_err(|error| self.explain(name, &error))?;
             if !is_plain(metadata.etag()) || !is_plain(metadata.commit_hash()) {
                 return Err(format!("{} gave {file} no usable tag", self.who()));
+            }
+            if is_commit(name.revision) && metadata.commit_hash() != name.revision {
+                return Err(format!(
+                    "{} gave {file} of the commit {}, not of the one that was asked for",
+                    self.who(),
+                    metadata.commit_hash()
+                ));
             }
             let snapshots = self.repository(name).join("snapshots");
             let there = snapshots.join(metadata.commit_hash()).join(file);
@@ -270,7 +227,7 @@ impl Hub {
                     tracing::info!("another process fetches {file}; waiting for it");
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(error) => return Err(self.explain(&error)),
+                Err(error) => return Err(self.explain(name, &error)),
             }
         }
     }
@@ -293,7 +250,7 @@ impl Hub {
         }
     }
 
-    fn explain(&self, error: &ApiError) -> String {
+    fn explain(&self, name: HubName, error: &ApiError) -> String {
         let text: String = error
             .to_string()
             .split_whitespace()
@@ -307,7 +264,7 @@ impl Hub {
         };
         let who = self.who();
         if status(&["404"]) {
-            format!("{who} has no data set of that name")
+            format!("{who} has no data set of that name{}", name.of_revision())
         } else if status(&["401", "403"]) {
             format!(
                 "{who} shows no data set of that name, or only to those who may see it: set HF_TOKEN"
@@ -318,14 +275,6 @@ impl Hub {
             )
         }
     }
-}
-
-/// A name that is one part of a path, and nothing else.
-fn is_plain(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// Counts what came in.

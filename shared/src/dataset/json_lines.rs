@@ -13,7 +13,7 @@ use super::image_folder::ImageFolder;
 use super::keys::{DataKeys, ID, SOLUTION, missing};
 use super::limits::DatasetLimits;
 use super::open::Sample;
-use super::row::{Images, check};
+use super::row::Images;
 use super::summary::Column;
 
 /// Rows that are looked at for the names of keys.
@@ -169,16 +169,13 @@ impl JsonLines {
             images.file(path, folder)?;
         }
         let images = images.images;
-        check(
-            Sample {
-                id,
-                problem,
-                answer,
-                solution,
-                images,
-            },
-            limits,
-        )
+        Ok(Sample {
+            id,
+            problem,
+            answer,
+            solution,
+            images,
+        })
     }
 
     fn object(&self, row: usize, name: &str, limits: &DatasetLimits) -> Result<Map<String, Value>> {

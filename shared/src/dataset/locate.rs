@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::{Error, Result};
-use super::hub::{Hub, is_hub_name};
+use super::hub::Hub;
+use super::hub_name::HubName;
 use super::limits::DatasetLimits;
 use super::spec::Source;
 
@@ -39,14 +40,16 @@ pub(super) fn locate(source: &Source, hub: &Hub, limits: &DatasetLimits) -> Resu
         reason,
     };
     let split = source.split.as_deref();
-    let metadata = match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_hub_name(&source.path) => {
+    let metadata = match (fs::metadata(path), HubName::of(&source.path)) {
+        (Err(error), Some(name)) if error.kind() == std::io::ErrorKind::NotFound => {
             return hub
-                .files(&source.path, split, limits)
+                .files(name, split, limits)
                 .map(Found::Files)
                 .map_err(not_found);
         }
-        metadata => metadata.map_err(|error| not_found(format!("{}: {error}", path.display())))?,
+        (metadata, _) => {
+            metadata.map_err(|error| not_found(format!("{}: {error}", path.display())))?
+        }
     };
     if !metadata.is_dir() {
         return match split {

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`Dataset`]: `open(spec)`, `len`, `get(index)`; rows come from disk when they are asked for
-//! - `spec`: what `--data` says; `locate`: which files that means; `hub`: names that are no path, from the hub's cache or the hub
+//! - `spec`: what `--data` says; `locate`: which files that means; `hub`, `hub_name`, `hub_cache`: names that are no path, from the hub's cache or the hub
 //! - `keys`, [`DataKeys`]: what the columns are called
 //! - `parquet_file`, `footer`, `columns`, `pages`, `thrift`, `window`: parquet; every size is checked before it is allocated
 //! - `row`: a row of it -> [`Sample`]; `answer`: without its box
@@ -18,6 +18,8 @@ mod columns;
 mod error;
 mod footer;
 mod hub;
+mod hub_cache;
+mod hub_name;
 mod image_folder;
 mod inter_gps;
 mod json_lines;

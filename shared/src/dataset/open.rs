@@ -253,15 +253,14 @@ impl Dataset {
             Content::JsonLines(lines) => {
                 lines.get(row, name, (&self.keys, &file.images, &self.limits))
             }
-            Content::InterGps(folders) => folders
-                .get(row, &self.limits)
-                .and_then(|sample| check(sample, &self.limits)),
+            Content::InterGps(folders) => folders.get(row, &self.limits),
             Content::Parquet(parquet) => {
                 let group = self.group(block, parquet)?;
                 let row = group.rows.get(row).ok_or_else(|| self.outside(index))?;
                 row.sample(name, &file.images, &self.limits)
             }
         };
+        let sample = sample.and_then(|sample| check(sample, &self.limits));
         sample.map_err(|error| match error {
             Error::Sample { id, reason } => Error::Sample {
                 id: self.label(index, &id),

@@ -3,8 +3,9 @@
 
 use super::super::question::Question;
 use super::super::rules::{self, Verdict};
+use crate::reward::Verifier;
 
 /// The box alone, as in training.
-pub(super) fn score(question: &Question, response: &str) -> Verdict {
-    rules::score_box(question, response)
+pub(super) fn score(question: &Question, response: &str, verifier: &Verifier) -> Verdict {
+    rules::score_box(question, response, verifier)
 }

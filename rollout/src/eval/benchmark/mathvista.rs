@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use super::super::question::{Kind, Question};
 use super::super::rules::{self, Verdict, letter};
 use super::table::Row;
+use crate::reward::Verifier;
 
 pub(super) const FILES: &[&str] = &["testmini.json"];
 pub(super) const AXES: &[&str] = &["task", "skill"];
@@ -62,6 +63,6 @@ fn decimals(precision: f64) -> u8 {
 }
 
 /// As its authors' code compares, without the model that extracts the answer there.
-pub(super) fn score(question: &Question, response: &str) -> Verdict {
-    rules::score_nearest(question, response)
+pub(super) fn score(question: &Question, response: &str, verifier: &Verifier) -> Verdict {
+    rules::score_nearest(question, response, verifier)
 }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::question::Question;
 use super::rules::{self, Verdict};
+use crate::reward::Verifier;
 
 pub use table::ImageSource;
 pub(super) use table::Table;
@@ -149,14 +150,19 @@ impl Benchmark {
     }
 
     /// What the rules say of a response.
-    pub(super) fn score(self, question: &Question, response: &str) -> Verdict {
+    pub(super) fn score(self, question: &Question, response: &str, verifier: &Verifier) -> Verdict {
         match self {
-            Self::Geometry3k => geometry3k::score(question, response),
-            Self::MathVista => mathvista::score(question, response),
+            Self::Geometry3k => geometry3k::score(question, response, verifier),
+            Self::MathVista => mathvista::score(question, response, verifier),
             Self::MathVerse | Self::MathVision | Self::WeMath | Self::HallusionBench => {
-                rules::score(question, response)
+                rules::score(question, response, verifier)
             }
         }
+    }
+
+    /// Whether the verifier has a say: some ask for letters, or yes and no, alone.
+    pub(super) fn has_free_answers(self) -> bool {
+        !matches!(self, Self::WeMath | Self::HallusionBench)
     }
 
     /// The groups that its accuracy is shown by.

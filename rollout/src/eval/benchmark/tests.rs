@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::super::question::Kind;
 use super::*;
+use crate::reward::Verifier;
 
 pub(super) const IMAGE: &[u8] = b"the bytes of an image";
 
@@ -64,7 +65,11 @@ pub(super) fn verdicts(
     assert_eq!(questions.len(), responses.len());
     let pairs = questions.iter().zip(responses);
     pairs
-        .map(|(question, response)| benchmark.score(question, response).is_right)
+        .map(|(question, response)| {
+            benchmark
+                .score(question, response, &Verifier::default())
+                .is_right()
+        })
         .collect()
 }
 
