@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use models::checkpoint::{GROUP, Numbers, PANEL, PackedMatrix};
 use rayon::prelude::*;
 
@@ -55,10 +55,17 @@ pub(super) fn pack(weights: &Path, layout: &[PackedMatrix]) -> Result<Vec<Packed
                 .and_then(|bytes| bytes.get(..length))
                 .and_then(|bytes| bytemuck::try_cast_slice::<u8, f32>(bytes).ok())
                 .ok_or_else(|| refused("is too short".to_owned()))?;
-            Ok(match matrix.numbers {
+            let packed = match matrix.numbers {
                 Numbers::Float => Packed::Float(pack_floats(matrix, source)),
                 Numbers::Int8 => Packed::Int8(quantize_matrix(matrix, source)),
-            })
+            };
+            // Bit by bit: to unmap all of a file that was read keeps every thread that asks for memory waiting for as long as a
+            // step takes. Without it that happens in the end.
+            // SAFETY: what is read again comes from the file again.
+            let _ = unsafe {
+                file.unchecked_advise_range(UncheckedAdvice::DontNeed, matrix.source, length)
+            };
+            Ok(packed)
         })
         .collect()
 }

@@ -176,7 +176,24 @@ pub(super) fn step_back() {
     if let Err(error) = rustix::process::nice(BACKGROUND_NICE) {
         tracing::debug!("the priority of a thread stays: {error}");
     }
+    yield_on_waking();
 }
+
+/// Lets the calling thread wait for its turn when it wakes up, rather than take another's core at once: it sleeps at every
+/// page of a file that is not there yet.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "the scheduler is set through its C interface")]
+fn yield_on_waking() {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a setting of the calling thread (0), of which the call reads `none` alone.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) } != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::debug!("the scheduling of a thread stays: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn yield_on_waking() {}
 
 /// Runs `work` on a thread of lower priority, its parallel parts too, and waits for it.
 pub(super) fn in_background<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
