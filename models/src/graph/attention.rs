@@ -1,19 +1,17 @@
 //! Attention of a decoder layer (causal, over a cache) and of a vision block (over a window or a whole image).
 //!
-//! `// B rows, S new tokens, T = B*S, M cache slots, H heads, K kv heads, D head dim, E hidden`
+//! `// T new tokens, H heads, K kv heads, D head dim, E hidden`
 //! `// N patches, W windows, L patches of the longest window`
 
+use super::Form;
+use super::cache::{Cache, Layer};
 use super::linear::{Plus, linear};
 use super::rope::Rotation;
 use super::weights::Weights;
 use crate::config::{TextConfig, VisionConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::names::{text_layer, vision_block};
-use crate::onnx::ops::{CachedAttention, PagedAttention};
 use crate::onnx::{DataType, Dim, Graph, Value, size};
-
-/// What GroupQueryAttention divides head dims by.
-const HEAD_DIM_UNIT: usize = 8;
 
 /// What every decoder layer's attention is given.
 #[derive(Debug)]
@@ -22,29 +20,8 @@ pub struct Pass {
     pub rotation: Rotation,
     /// Which tokens they follow.
     pub cache: Cache,
-}
-
-/// How a pass sees the keys and values of earlier tokens.
-#[derive(Debug)]
-pub enum Cache {
-    /// A buffer per row and layer ([`super::Form::Portable`]).
-    Rows {
-        /// i64 `[B, S, -1]`: shape that splits the flat tokens into rows.
-        row_shape: Value,
-        /// i32 `[B]`: each row's length after the pass, minus 1.
-        last_slots: Value,
-        /// i32 scalar: the longest row's length.
-        total_length: Value,
-    },
-    /// Blocks that sequences share ([`super::Form::Engine`]); see [`PagedAttention`].
-    Blocks {
-        /// f32 `[N, L, 2, K, block]`.
-        cache: Value,
-        /// i32 `[B, 4]`.
-        sequences: Value,
-        /// i32 `[B, M]`.
-        block_table: Value,
-    },
+    /// The form of the graph.
+    pub form: Form,
 }
 
 /// `residual + attention(x)` of decoder layer `layer`: x, normalised, and residual f32 `[T, E]`.
@@ -62,99 +39,15 @@ pub fn text_attention(
     };
     let qkv_bias = weights.stacked(graph, &names("bias"))?;
     let qkv = linear(graph, weights, &names("weight"), x, Plus::Bias(&qkv_bias))?; // [T, (H+2K)*D]
-    let attended = match &pass.cache {
-        Cache::Rows {
-            row_shape,
-            last_slots,
-            total_length,
-        } => {
-            let lengths = [last_slots, total_length];
-            row_attention(
-                graph,
-                config,
-                layer,
-                &qkv,
-                &pass.rotation,
-                row_shape,
-                lengths,
-            )?
-        }
-        Cache::Blocks {
-            cache,
-            sequences,
-            block_table,
-        } => graph.paged_attention(&PagedAttention {
-            qkv: &qkv,
-            cos: &pass.rotation.cos,
-            sin: &pass.rotation.sin,
-            cache,
-            sequences,
-            block_table,
-            layer,
-            num_heads: config.num_heads,
-            num_kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-        }),
-    }; // [T, H*D]
+    let cached = Layer {
+        config,
+        index: layer,
+        rotation: &pass.rotation,
+    };
+    let attended = pass.cache.attend(graph, &cached, &qkv); // [T, H*D]
     let output = [text_layer(layer, "self_attn.o_proj.weight")];
     let plus = Plus::Residual(residual);
     linear(graph, weights, &output, &attended, plus) // [T, E]
-}
-
-/// Attention over a buffer per row: qkv `[T, (H+2K)*D]` to `[T, H*D]`. Declares the layer's cache as inputs
-/// `past_key.i`, `past_value.i` and outputs `present_key.i`, `present_value.i`.
-fn row_attention(
-    graph: &mut Graph,
-    config: &TextConfig,
-    layer: usize,
-    qkv: &Value,
-    rotation: &Rotation,
-    row_shape: &Value,
-    [last_slots, total_length]: [&Value; 2],
-) -> Result<Value> {
-    if !config.head_dim.is_multiple_of(HEAD_DIM_UNIT) {
-        return Err(Error::Graph(format!(
-            "head dim {} of the language model: ONNX Runtime's cached attention needs a multiple of {HEAD_DIM_UNIT}",
-            config.head_dim
-        )));
-    }
-    let (queries, keys) = (
-        config.num_heads * config.head_dim,
-        config.num_kv_heads * config.head_dim,
-    );
-    let qkv = graph.reshape(qkv, row_shape); // [B, S, (H+2K)*D]
-    let [query, key, value] = graph.split(&qkv, -1, [queries, keys, keys]);
-    let query = graph.rotary_embedding(&query, &rotation.cos, &rotation.sin, config.num_heads);
-    let key = graph.rotary_embedding(&key, &rotation.cos, &rotation.sin, config.num_kv_heads);
-
-    let cache_shape: [Dim; 4] = [
-        "rows".into(),
-        config.num_kv_heads.into(),
-        "slots".into(),
-        config.head_dim.into(),
-    ];
-    let past_key = graph.input(format!("past_key.{layer}"), DataType::Float, &cache_shape);
-    let past_value = graph.input(format!("past_value.{layer}"), DataType::Float, &cache_shape);
-    let [attended, present_key, present_value] = graph.group_query_attention(&CachedAttention {
-        query: &query,
-        key: &key,
-        value: &value,
-        past_key: &past_key,
-        past_value: &past_value,
-        last_slots,
-        total_length,
-        num_heads: config.num_heads,
-        num_kv_heads: config.num_kv_heads,
-        scale: 1.0 / (config.head_dim as f32).sqrt(),
-    }); // [B, S, H*D]
-    for (present, name) in [
-        (present_key, "present_key"),
-        (present_value, "present_value"),
-    ] {
-        let present = graph.rename(&present, format!("{name}.{layer}"));
-        graph.output(&present, DataType::Float, &cache_shape);
-    }
-    Ok(graph.reshape_to(&attended, &[-1, size(queries)])) // [T, H*D]
 }
 
 /// How patches are laid out for attention: as windows or as whole images.

@@ -1,6 +1,6 @@
 //! `decoder.onnx`: the language model over new tokens and a cache.
 //!
-//! `// B rows, S new tokens per row, T = B*S, M cache slots, N image tokens, R rows of logits, E hidden, V vocab`
+//! `// B rows, S new tokens per row, T = B*S, N image tokens, R rows of logits, E hidden, V vocab`
 //!
 //! | input of both forms | type | |
 //! |---|---|---|
@@ -12,25 +12,11 @@
 //!
 //! Output: `logits` f32 `[R, V]`.
 //!
-//! | input of [`Form::Portable`] | type | |
-//! |---|---|---|
-//! | `seqlens_k` | i32 `[B]` | length of the row after the pass, minus 1 |
-//! | `total_length` | i32 | length of the longest row after the pass; S for a first prompt |
-//! | `past_key.i`, `past_value.i` | f32 `[B, K, M, D]` | |
-//!
-//! Its further outputs `present_key.i`, `present_value.i` are meant to be bound to the memory of the past. `S > 1` only
-//! as a first prompt, padded on the right; `S = 1` adds a token to rows of any length.
-//!
-//! | input of [`Form::Engine`] | type | |
-//! |---|---|---|
-//! | `cache` | f32 `[blocks, L, 2, K, block]` | keys and values, written in place |
-//! | `sequences` | i32 `[sequences, 4]` | first new token, new tokens, tokens of the prefix, own tokens in the cache |
-//! | `block_table` | i32 `[sequences, M]` | blocks of the prefix, then its own |
-//!
-//! Here the new tokens of all sequences follow each other: B = 1, S = T.
+//! What each form says of earlier tokens is documented where it is declared: [`super::cache`].
 
 use super::Form;
-use super::attention::{Cache, Pass, text_attention};
+use super::attention::{Pass, text_attention};
+use super::cache::Cache;
 use super::linear::{Plus, linear};
 use super::mlp::{Mlp, mlp};
 use super::rope::text_rotation;
@@ -80,15 +66,12 @@ pub fn build(
         &image_positions,
     ); // [T, E]
     let rotation = text_rotation(graph, &position_ids, text)?;
-    let cache = match form {
-        Form::Portable => Cache::Rows {
-            row_shape: row_shape(graph, &input_ids),
-            last_slots: graph.input("seqlens_k", DataType::Int32, &["rows".into()]),
-            total_length: graph.input("total_length", DataType::Int32, &[]),
-        },
-        Form::Engine => block_cache(graph, text),
+    let cache = Cache::declare(graph, form, text, &input_ids)?;
+    let pass = Pass {
+        rotation,
+        cache,
+        form,
     };
-    let pass = Pass { rotation, cache };
     for layer in 0..text.num_layers {
         hidden = decoder_layer(graph, weights, text, layer, &hidden, &pass)?;
     }
@@ -122,37 +105,6 @@ fn embed(
     graph.scatter_rows(&hidden, &image_rows, image_embeds)
 }
 
-/// `(B, S, -1)`.
-fn row_shape(graph: &mut Graph, input_ids: &Value) -> Value {
-    let rows = graph.shape(input_ids);
-    let rest = graph.int64(&[1], &[-1]);
-    graph.concat(&[&rows, &rest], 0)
-}
-
-/// The inputs of a cache in blocks.
-fn block_cache(graph: &mut Graph, text: &TextConfig) -> Cache {
-    let shape = [
-        "blocks".into(),
-        text.num_layers.into(),
-        2.into(),
-        text.num_kv_heads.into(),
-        "block".into(),
-    ];
-    Cache::Blocks {
-        cache: graph.input("cache", DataType::Float, &shape),
-        sequences: graph.input(
-            "sequences",
-            DataType::Int32,
-            &["sequences".into(), 4.into()],
-        ),
-        block_table: graph.input(
-            "block_table",
-            DataType::Int32,
-            &["sequences".into(), "table".into()],
-        ),
-    }
-}
-
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 fn decoder_layer(
     graph: &mut Graph,
@@ -184,10 +136,7 @@ fn decoder_layer(
     let kind = Mlp {
         intermediate_size: config.intermediate_size,
         has_bias: false,
-        form: match pass.cache {
-            Cache::Rows { .. } => Form::Portable,
-            Cache::Blocks { .. } => Form::Engine,
-        },
+        form: pass.form,
     };
     mlp(graph, weights, &normed, &hidden, kind, name)
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`decoder`] | `decoder.onnx`: tokens, images and cache to logits |
 //! | [`vision`] | `vision.onnx`: patches to image embeddings |
+//! | [`cache`] | how a form's attention sees earlier tokens |
 //! | [`attention`], [`mlp`], [`rope`], [`linear`] | the parts of their layers |
 //! | [`products`] | the decoder's matrix products alone, to measure against |
 //! | [`weights`] | weights as ranges of the weights file |
@@ -13,7 +14,9 @@
 //! learner publishes. So the graph of a model never changes, and new weights are a new file and nothing else.
 
 pub mod attention;
+pub mod cache;
 pub mod decoder;
+mod form;
 pub mod linear;
 pub mod mlp;
 pub mod products;
@@ -21,21 +24,14 @@ pub mod rope;
 pub mod vision;
 pub mod weights;
 
+pub use form::Form;
+
 use crate::checkpoint::{F32Layout, PackedMatrix};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
 /// The file, beside the graph, that its weights lie in.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-
-/// Which operators a graph is made of, and with them how it sees the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Standard ones and ONNX Runtime's: for export, opens in any ONNX Runtime. Rows padded to one width, a buffer each.
-    Portable,
-    /// Those of domain `tor` too, which `rollout` brings along: tokens packed without padding, a cache in shared blocks.
-    Engine,
-}
 
 /// `decoder.onnx`; see [`decoder`] for its inputs and outputs.
 pub fn decoder(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {

@@ -10,10 +10,13 @@ use super::proto::{
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
-/// Version of the file format: the first that has operator set 23.
-const IR_VERSION: i64 = 11;
-/// The standard operator set: the first with RMSNormalization, RotaryEmbedding and Attention.
-const STANDARD_OPSET: i64 = 23;
+/// The standard operator set, the first with RMSNormalization, RotaryEmbedding and Attention, and the first version of
+/// the file format that has it.
+const STANDARD_OPSET: (i64, i64) = (23, 11);
+/// The same for graphs with TensorScatter.
+const SCATTER_OPSET: (i64, i64) = (24, 12);
+/// The operator that needs [`SCATTER_OPSET`].
+pub(super) const TENSOR_SCATTER: &str = "TensorScatter";
 /// Domain of ONNX Runtime's own operators.
 pub(super) const MICROSOFT: &str = "com.microsoft";
 /// Domain of the operators that `rollout` brings along.
@@ -51,7 +54,8 @@ pub struct Graph {
     weights_file: &'static str,
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
-    initializer_names: HashSet<String>,
+    /// Of initializers, and of weights that are inputs.
+    constant_names: HashSet<String>,
     inputs: Vec<ValueInfoProto>,
     outputs: Vec<ValueInfoProto>,
     scope: String,
@@ -66,7 +70,7 @@ impl Graph {
             weights_file,
             nodes: Vec::new(),
             initializers: Vec::new(),
-            initializer_names: HashSet::new(),
+            constant_names: HashSet::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             scope: String::new(),
@@ -131,7 +135,7 @@ impl Graph {
         shape: &[usize],
         bytes: impl FnOnce() -> Vec<u8>,
     ) -> Value {
-        if self.initializer_names.insert(name.clone()) {
+        if self.constant_names.insert(name.clone()) {
             self.initializers.push(TensorProto {
                 dims: dims(shape),
                 data_type: Some(data_type.into()),
@@ -148,6 +152,15 @@ impl Graph {
         self.external(self.weights_file, name, DataType::Float, shape, offset)
     }
 
+    /// A weight that is an input of the graph. Asked for again, it is the same tensor.
+    pub fn weight_input(&mut self, name: &str, data_type: DataType, shape: &[usize]) -> Value {
+        if self.constant_names.insert(name.to_owned()) {
+            let shape: Vec<Dim> = shape.iter().copied().map(Dim::Size).collect();
+            self.input(name, data_type, &shape);
+        }
+        Value(name.to_owned())
+    }
+
     /// A tensor of elements of `data_type` at `offset` (bytes) of a file beside the graph.
     pub fn external(
         &mut self,
@@ -157,9 +170,10 @@ impl Graph {
         shape: &[usize],
         offset: usize,
     ) -> Value {
-        if self.initializer_names.insert(name.to_owned()) {
+        if self.constant_names.insert(name.to_owned()) {
             let element = match data_type {
                 DataType::Int8 | DataType::Uint8 | DataType::Bool => 1,
+                DataType::Bfloat16 => 2,
                 DataType::Int64 => 8,
                 _ => 4,
             };
@@ -218,7 +232,7 @@ impl Graph {
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         ModelProto {
-            ir_version: Some(IR_VERSION),
+            ir_version: Some(self.standard_opset().1),
             producer_name: Some("tor".to_owned()),
             opset_import: self.opsets(),
             graph: Some(GraphProto {
@@ -232,9 +246,18 @@ impl Graph {
         .encode_to_vec()
     }
 
+    fn standard_opset(&self) -> (i64, i64) {
+        let mut operators = self.nodes.iter().map(NodeProto::op_type);
+        if operators.any(|operator| operator == TENSOR_SCATTER) {
+            SCATTER_OPSET
+        } else {
+            STANDARD_OPSET
+        }
+    }
+
     /// The operator sets in use: a graph of standard operators names no other.
     fn opsets(&self) -> Vec<OperatorSetIdProto> {
-        let versions = [("", STANDARD_OPSET), (MICROSOFT, 1), (TOR, 1)];
+        let versions = [("", self.standard_opset().0), (MICROSOFT, 1), (TOR, 1)];
         let is_used = |domain| {
             let mut domains = self.nodes.iter().map(|node| node.domain());
             domains.any(|used| used == domain)
@@ -266,6 +289,16 @@ pub(super) fn float(name: &str, value: f32) -> AttributeProto {
         name: Some(name.to_owned()),
         f: Some(value),
         r#type: Some(AttributeType::Float.into()),
+        ..AttributeProto::default()
+    }
+}
+
+/// An attribute that is a list of integers.
+pub(super) fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        ints: values.to_vec(),
+        r#type: Some(AttributeType::Ints.into()),
         ..AttributeProto::default()
     }
 }
