@@ -7,6 +7,8 @@
 //! | [`vision`] | `vision.onnx`: patches to image embeddings |
 //! | [`cache`] | how a form's attention sees earlier tokens |
 //! | [`attention`], [`mlp`], [`rope`], [`linear`] | the parts of their layers |
+//! | [`heads`] | attention in standard operators alone |
+//! | [`embed`], [`head`] | what is before the layers, and after the logits |
 //! | [`products`] | the decoder's matrix products alone, to measure against |
 //! | [`weights`] | weights as ranges of the weights file |
 //!
@@ -16,7 +18,10 @@
 pub mod attention;
 pub mod cache;
 pub mod decoder;
+pub mod embed;
 mod form;
+pub mod head;
+pub mod heads;
 pub mod linear;
 pub mod mlp;
 pub mod products;
@@ -24,7 +29,7 @@ pub mod rope;
 pub mod vision;
 pub mod weights;
 
-pub use form::Form;
+pub use form::{Cuda, CudaCache, Elements, Form, Operators, Trt};
 
 use crate::checkpoint::{F32Layout, PackedMatrix};
 use crate::config::ModelConfig;

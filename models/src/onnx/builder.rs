@@ -17,6 +17,12 @@ const STANDARD_OPSET: (i64, i64) = (23, 11);
 const SCATTER_OPSET: (i64, i64) = (24, 12);
 /// The operator that needs [`SCATTER_OPSET`].
 pub(super) const TENSOR_SCATTER: &str = "TensorScatter";
+/// Key of a tensor that lies in a file: the file's name.
+pub(super) const LOCATION: &str = "location";
+/// Its first byte.
+pub(super) const OFFSET: &str = "offset";
+/// Its bytes.
+pub(super) const LENGTH: &str = "length";
 /// Domain of ONNX Runtime's own operators.
 pub(super) const MICROSOFT: &str = "com.microsoft";
 /// Domain of the operators that `rollout` brings along.
@@ -94,6 +100,13 @@ impl Graph {
         self.outputs.push(value_info(value, data_type, shape));
     }
 
+    /// Makes what the last node gave the output `name`.
+    pub fn give(&mut self, value: &Value, name: &str, data_type: DataType, shape: &[Dim]) -> Value {
+        let value = self.rename(value, name);
+        self.output(&value, data_type, shape);
+        value
+    }
+
     /// Gives the tensor that the last node made a name of its own, as outputs need.
     pub fn rename(&mut self, value: &Value, name: impl Into<String>) -> Value {
         let renamed = Value(name.into());
@@ -108,13 +121,18 @@ impl Graph {
     /// A small i64 constant; shape `[]` is a scalar.
     pub fn int64(&mut self, shape: &[usize], values: &[i64]) -> Value {
         let name = format!("int64{shape:?}{values:?}").replace(' ', "");
+        self.named_int64(&name, shape, values)
+    }
+
+    /// An i64 constant under `name`, for those too long to be named by their values.
+    pub fn named_int64(&mut self, name: &str, shape: &[usize], values: &[i64]) -> Value {
         let bytes = || {
             values
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
                 .collect()
         };
-        self.constant(name, DataType::Int64, shape, bytes)
+        self.constant(name.to_owned(), DataType::Int64, shape, bytes)
     }
 
     /// A small f32 constant under `name`.
@@ -152,13 +170,26 @@ impl Graph {
         self.external(self.weights_file, name, DataType::Float, shape, offset)
     }
 
-    /// A weight that is an input of the graph. Asked for again, it is the same tensor.
-    pub fn weight_input(&mut self, name: &str, data_type: DataType, shape: &[usize]) -> Value {
+    /// A weight that is an input of the graph, of elements of `data_type`; the input's metadata says which f32 numbers of
+    /// the weights file it is (see [`super::weight_inputs`]). Asked for again, it is the same tensor.
+    pub fn weight_input(
+        &mut self,
+        name: &str,
+        data_type: DataType,
+        shape: &[usize],
+        offset: usize,
+    ) -> Value {
+        let value = Value(name.to_owned());
         if self.constant_names.insert(name.to_owned()) {
-            let shape: Vec<Dim> = shape.iter().copied().map(Dim::Size).collect();
-            self.input(name, data_type, &shape);
+            let dims: Vec<Dim> = shape.iter().copied().map(Dim::Size).collect();
+            let length = shape.iter().product::<usize>() * size_of::<f32>();
+            let info = value_info(&value, data_type, &dims);
+            self.inputs.push(ValueInfoProto {
+                metadata_props: file_range(self.weights_file, offset, length),
+                ..info
+            });
         }
-        Value(name.to_owned())
+        value
     }
 
     /// A tensor of elements of `data_type` at `offset` (bytes) of a file beside the graph.
@@ -178,19 +209,11 @@ impl Graph {
                 _ => 4,
             };
             let length = shape.iter().product::<usize>() * element;
-            let entry = |key: &str, value: String| StringStringEntryProto {
-                key: Some(key.to_owned()),
-                value: Some(value),
-            };
             self.initializers.push(TensorProto {
                 dims: dims(shape),
                 data_type: Some(data_type.into()),
                 name: Some(name.to_owned()),
-                external_data: vec![
-                    entry("location", file.to_owned()),
-                    entry("offset", offset.to_string()),
-                    entry("length", length.to_string()),
-                ],
+                external_data: file_range(file, offset, length),
                 data_location: Some(DataLocation::External.into()),
                 ..TensorProto::default()
             });
@@ -321,7 +344,21 @@ fn value_info(value: &Value, data_type: DataType, shape: &[Dim]) -> ValueInfoPro
         r#type: Some(TypeProto {
             tensor_type: Some(tensor),
         }),
+        metadata_props: Vec::new(),
     }
+}
+
+/// A range of bytes of a file.
+fn file_range(file: &str, offset: usize, length: usize) -> Vec<StringStringEntryProto> {
+    let entry = |key: &str, value: String| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some(value),
+    };
+    vec![
+        entry(LOCATION, file.to_owned()),
+        entry(OFFSET, offset.to_string()),
+        entry(LENGTH, length.to_string()),
+    ]
 }
 
 fn dims(shape: &[usize]) -> Vec<i64> {

@@ -188,6 +188,9 @@ pub struct ValueInfoProto {
     /// Type.
     #[prost(message, optional, tag = "2")]
     pub r#type: Option<TypeProto>,
+    /// What else is said of it; for a weight see [`super::weight_inputs`].
+    #[prost(message, repeated, tag = "4")]
+    pub metadata_props: Vec<StringStringEntryProto>,
 }
 
 /// A type; only tensors are in use.

@@ -4,19 +4,26 @@
 //!
 //! | module | cache | form |
 //! |---|---|---|
-//! | [`rows`] | a buffer per row and layer | [`Form::Portable`] |
+//! | [`rows`] | a buffer per row and layer | [`Form::Portable`], [`Form::Cuda`] |
 //! | [`shared`] | blocks of all layers that sequences share | [`Form::Engine`] |
+//! | [`paged`] | blocks per layer that sequences share | [`Form::Cuda`] |
+//! | [`in_place`] | a buffer of fixed size per row and layer | [`Form::Trt`] |
 //!
 //! Each declares its inputs once, and for each layer turns the new tokens' projections into what they attended to.
 
+pub mod in_place;
+pub mod paged;
 pub mod rows;
 pub mod shared;
 
-use super::form::Form;
+use super::form::{Cuda, CudaCache, Form};
 use super::rope::Rotation;
 use crate::config::TextConfig;
-use crate::error::Result;
-use crate::onnx::{DataType, Dim, Graph, Value};
+use crate::error::{Error, Result};
+use crate::onnx::{Dim, Graph, Value};
+
+/// What ONNX Runtime's cached attention divides head dims by.
+const HEAD_DIM_UNIT: usize = 8;
 
 /// The cache of one pass.
 #[derive(Debug)]
@@ -25,6 +32,10 @@ pub enum Cache {
     Rows(rows::Rows),
     /// The engine's blocks.
     Shared(shared::Shared),
+    /// PagedAttention's blocks.
+    Paged(paged::Paged),
+    /// A buffer per row that TensorScatter writes into.
+    InPlace(in_place::InPlace),
 }
 
 /// One layer's attention.
@@ -34,21 +45,33 @@ pub struct Layer<'a> {
     pub config: &'a TextConfig,
     /// Index of the layer.
     pub index: usize,
-    /// M-RoPE of the new tokens.
+    /// The form of the graph.
+    pub form: Form,
+    /// M-RoPE of the new tokens, in the form's element type.
     pub rotation: &'a Rotation,
 }
 
 impl Cache {
-    /// Declares the inputs that all layers share. `input_ids` is i64 `[B, S]`.
+    /// Declares the inputs that all layers share. `input_ids` is i64 `[B, S]`, `rotation` f32.
     pub fn declare(
         graph: &mut Graph,
         form: Form,
         config: &TextConfig,
         input_ids: &Value,
+        rotation: &Rotation,
     ) -> Result<Self> {
         Ok(match form {
-            Form::Portable => Self::Rows(rows::Rows::declare(graph, config, input_ids)?),
+            Form::Portable
+            | Form::Cuda(Cuda {
+                cache: CudaCache::Rows,
+                ..
+            }) => Self::Rows(rows::Rows::declare(graph, config, input_ids)?),
             Form::Engine => Self::Shared(shared::Shared::declare(graph, config)),
+            Form::Cuda(_) => Self::Paged(paged::Paged::declare(graph, config)?),
+            Form::Trt(trt) => {
+                let cache = in_place::InPlace::declare(graph, config, trt, input_ids, rotation);
+                Self::InPlace(cache)
+            }
         })
     }
 
@@ -57,6 +80,8 @@ impl Cache {
         match self {
             Self::Rows(rows) => rows.attend(graph, layer, qkv),
             Self::Shared(shared) => shared.attend(graph, layer, qkv),
+            Self::Paged(paged) => paged.attend(graph, layer, qkv),
+            Self::InPlace(in_place) => in_place.attend(graph, layer, qkv),
         }
     }
 }
@@ -71,20 +96,23 @@ impl Layer<'_> {
 
     /// Declares a buffer of the layer, the input `name.i`.
     fn past(&self, graph: &mut Graph, name: &str, shape: &[Dim]) -> Value {
-        graph.input(format!("{name}.{}", self.index), DataType::Float, shape)
+        let name = format!("{name}.{}", self.index);
+        graph.input(name, self.form.elements(), shape)
     }
 
     /// Makes what the last node gave the output `name.i`.
     fn present(&self, graph: &mut Graph, buffer: &Value, name: &str, shape: &[Dim]) -> Value {
-        let buffer = graph.rename(buffer, format!("{name}.{}", self.index));
-        graph.output(&buffer, DataType::Float, shape);
-        buffer
+        let name = format!("{name}.{}", self.index);
+        graph.give(buffer, &name, self.form.elements(), shape)
     }
 }
 
-/// `(B, S, -1)`, i64: the shape that splits flat tokens into rows.
-fn row_shape(graph: &mut Graph, input_ids: &Value) -> Value {
-    let rows = graph.shape(input_ids);
-    let rest = graph.int64(&[1], &[-1]);
-    graph.concat(&[&rows, &rest], 0)
+fn check_head_dim(config: &TextConfig) -> Result<()> {
+    if config.head_dim.is_multiple_of(HEAD_DIM_UNIT) {
+        return Ok(());
+    }
+    Err(Error::Graph(format!(
+        "head dim {} of the language model: ONNX Runtime's cached attention needs a multiple of {HEAD_DIM_UNIT}",
+        config.head_dim
+    )))
 }

@@ -11,14 +11,11 @@
 //! The outputs `present_key.i`, `present_value.i` are meant to be bound to the memory of the past. `S > 1` only as a first
 //! prompt, padded on the right; `S = 1` adds a token to rows of any length.
 
-use super::{Layer, row_shape};
+use super::{Layer, check_head_dim};
 use crate::config::TextConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::onnx::ops::CachedAttention;
 use crate::onnx::{DataType, Dim, Graph, Value, size};
-
-/// What GroupQueryAttention divides head dims by.
-const HEAD_DIM_UNIT: usize = 8;
 
 /// Inputs that all layers share.
 #[derive(Debug)]
@@ -34,12 +31,7 @@ impl Rows {
         config: &TextConfig,
         input_ids: &Value,
     ) -> Result<Self> {
-        if !config.head_dim.is_multiple_of(HEAD_DIM_UNIT) {
-            return Err(Error::Graph(format!(
-                "head dim {} of the language model: ONNX Runtime's cached attention needs a multiple of {HEAD_DIM_UNIT}",
-                config.head_dim
-            )));
-        }
+        check_head_dim(config)?;
         Ok(Self {
             row_shape: row_shape(graph, input_ids),
             last_slots: graph.input("seqlens_k", DataType::Int32, &["rows".into()]),
@@ -79,4 +71,11 @@ impl Rows {
         layer.present(graph, &present_value, "present_value", &shape);
         graph.reshape_to(&attended, &[-1, size(config.num_heads * config.head_dim)]) // [T, H*D]
     }
+}
+
+/// `(B, S, -1)`, i64: the shape that splits flat tokens into rows.
+fn row_shape(graph: &mut Graph, input_ids: &Value) -> Value {
+    let rows = graph.shape(input_ids);
+    let rest = graph.int64(&[1], &[-1]);
+    graph.concat(&[&rows, &rest], 0)
 }

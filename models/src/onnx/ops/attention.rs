@@ -36,7 +36,8 @@ impl Graph {
     }
 
     /// Attention of heads: query `[B, H, S, D]`, key and value `[B, K, M, D]`, mask bool `[B, 1, S, M]`. Scores are taken
-    /// as they are: a factor must be in the queries already.
+    /// as they are: a factor must be in the queries already. (TensorRT multiplies all keys with the root of a factor in
+    /// their own type; with 1 that changes none.)
     pub fn attend_heads(
         &mut self,
         query: &Value,
@@ -104,6 +105,33 @@ impl Graph {
         array(self.node(MICROSOFT, "GroupQueryAttention", &inputs, 3, attributes))
     }
 
+    /// Causal attention over a cache in blocks, which gets the new keys and values (ONNX Runtime, CUDA alone). Gives the
+    /// attended values `[T, H * D]` and the caches.
+    pub fn block_attention(&mut self, inputs: &BlockAttention<'_>) -> [Value; 3] {
+        let i = inputs;
+        let attributes = vec![
+            int("num_heads", size(i.num_heads)),
+            int("kv_num_heads", size(i.num_kv_heads)),
+            int("do_rotary", 0),
+            float("scale", i.scale),
+        ];
+        let given = [
+            i.query,
+            i.key,
+            i.value,
+            i.key_cache,
+            i.value_cache,
+            i.cumulative_lengths,
+            i.past_lengths,
+            i.block_table,
+        ];
+        let mut inputs = given.map(Some).to_vec();
+        inputs.extend([None, None, Some(i.slot_mapping)]); // no rotation
+        inputs.extend([None; 5]); // no sink, no norms, no scales of a quantized cache
+        inputs.push(Some(i.metadata));
+        array(self.node(MICROSOFT, "PagedAttention", &inputs, 3, attributes))
+    }
+
     /// Rotary embedding and causal attention over a paged cache, which gets the new keys and values (`tor`): to
     /// `[T, H * D]`. The operator's own documentation is in `rollout` (`engine::kernel::attention`).
     pub fn paged_attention(&mut self, inputs: &PagedAttention<'_>) -> Value {
@@ -136,6 +164,37 @@ pub struct CachedAttention<'a> {
     pub last_slots: &'a Value,
     /// i32 scalar: the longest row's length after this pass.
     pub total_length: &'a Value,
+    /// H.
+    pub num_heads: usize,
+    /// K.
+    pub num_kv_heads: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+/// Inputs and dimensions of [`Graph::block_attention`].
+#[derive(Debug, Clone, Copy)]
+pub struct BlockAttention<'a> {
+    /// `[T, H * D]`, rotated.
+    pub query: &'a Value,
+    /// `[T, K * D]`, rotated.
+    pub key: &'a Value,
+    /// `[T, K * D]`.
+    pub value: &'a Value,
+    /// `[blocks, block_size, K, D]`.
+    pub key_cache: &'a Value,
+    /// `[blocks, block_size, K, D]`.
+    pub value_cache: &'a Value,
+    /// i32 `[N + 1]`: where each sequence's new tokens begin, and T.
+    pub cumulative_lengths: &'a Value,
+    /// i32 `[N]`: tokens of each in the cache.
+    pub past_lengths: &'a Value,
+    /// i32 `[N, M]`.
+    pub block_table: &'a Value,
+    /// i32 `[T]`.
+    pub slot_mapping: &'a Value,
+    /// i32 `[2]`, host memory.
+    pub metadata: &'a Value,
     /// H.
     pub num_heads: usize,
     /// K.

@@ -1,9 +1,9 @@
-//! One function per operator. Shapes are those of the operator's documentation; standard operators are of set 23,
+//! One function per operator. Shapes are those of the operator's documentation; standard operators are of set 23 (TensorScatter of 24),
 //! `com.microsoft` is ONNX Runtime's own domain, `tor` that of the operators which `rollout` brings along.
 
 mod attention;
 
-pub use attention::{CachedAttention, PagedAttention};
+pub use attention::{BlockAttention, CachedAttention, PagedAttention};
 
 use super::builder::{Graph, TOR, Value, float, int, ints, size};
 use super::proto::{AttributeProto, DataType};
@@ -27,6 +27,16 @@ impl Graph {
     /// `a / b`.
     pub fn div(&mut self, a: &Value, b: &Value) -> Value {
         self.standard("Div", &[a, b])
+    }
+
+    /// The larger of `a` and `b`.
+    pub fn max(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("Max", &[a, b])
+    }
+
+    /// `a < b`, bool.
+    pub fn less(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("Less", &[a, b])
     }
 
     /// `a <= b`, bool.
@@ -62,11 +72,6 @@ impl Graph {
     /// Natural logarithm.
     pub fn log(&mut self, x: &Value) -> Value {
         self.standard("Log", &[x])
-    }
-
-    /// Square root.
-    pub fn sqrt(&mut self, x: &Value) -> Value {
-        self.standard("Sqrt", &[x])
     }
 
     /// `1 / (1 + exp(-x))`.
@@ -189,14 +194,24 @@ impl Graph {
         self.reduce("ReduceSum", x, axis, false)
     }
 
-    /// Sum, largest or mean over the last dimension, which becomes 1.
+    /// Sum or largest over the last dimension, which becomes 1.
     pub fn reduce_last(&mut self, reduction: Reduction, x: &Value) -> Value {
         let op_type = match reduction {
             Reduction::Sum => "ReduceSum",
             Reduction::Max => "ReduceMax",
-            Reduction::Mean => "ReduceMean",
         };
         self.reduce(op_type, x, -1, true)
+    }
+
+    /// Of each element of the last of two dimensions the sum of those before it.
+    pub fn sum_before(&mut self, x: &Value) -> Value {
+        let axis = self.int64(&[], &[1]);
+        self.one(
+            "",
+            "CumSum",
+            &[Some(x), Some(&axis)],
+            vec![int("exclusive", 1)],
+        )
     }
 
     fn reduce(&mut self, op_type: &str, x: &Value, axis: i64, keeps_dimension: bool) -> Value {
@@ -272,8 +287,6 @@ pub enum Reduction {
     Sum,
     /// The largest.
     Max,
-    /// Their mean.
-    Mean,
 }
 
 /// A packed matrix; see [`crate::checkpoint::PackedMatrix`].
