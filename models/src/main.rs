@@ -124,6 +124,11 @@ impl Target {
             None | Some(DeviceDtype::Bf16) => Elements::Bf16,
             Some(DeviceDtype::F32) => Elements::F32,
         };
+        let is_paged = !matches!(self.cache, Some(CacheLayout::Rows));
+        anyhow::ensure!(
+            self.form != Runtime::Cuda || elements == Elements::Bf16 || !is_paged,
+            "PagedAttention takes no f32: leave --dtype out, or give --cache rows"
+        );
         let candidates = self.candidates.unwrap_or(DEFAULT_CANDIDATES);
         let candidates = Some(candidates).filter(|&candidates| candidates > 0);
         Ok(match self.form {

@@ -284,6 +284,7 @@ fn options_that_mean_nothing_for_a_form_are_refused() {
             "--form=trt --cache=rows",
             "--cache means nothing for --form trt",
         ),
+        ("--form=cuda --dtype=f32", "give --cache rows"),
         ("--form=trt --candidates=3840", "TensorRT takes 1 to 3839"),
     ] {
         let mut arguments = vec![model(), out.clone()];

@@ -1,6 +1,7 @@
 //! The graphs for devices: what they are made of, as far as that shows without a device.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::process::Command;
@@ -269,11 +270,7 @@ fn weights_of_device_graphs_are_inputs_that_say_where_they_lie() {
         let specs = names::tensors(config);
         let layout = F32Layout::new(&specs);
         let weights = weight_inputs(bytes).unwrap();
-        let elements = match form {
-            Form::Trt(Trt { elements, .. }) | Form::Cuda(Cuda { elements, .. }) => elements,
-            Form::Portable | Form::Engine => unreachable!(),
-        };
-        let elements = DataType::from(elements);
+        let elements = DataType::from(elements(form));
         let mut covered = HashSet::new();
         let mut wide = 0;
         for weight in &weights {
@@ -332,14 +329,28 @@ fn sizes_that_no_device_takes_are_refused() {
     }
 }
 
-/// Checks the graphs of a folder and tells, one line of JSON a graph, what each node is given: `{"nodes": [[op, [[type,
-/// rank], ...]], ...]}`, a type of "" for an input that is left out.
+/// Checks the graphs of a folder and tells, one line of JSON a graph, what each node is given and what ONNX Runtime says
+/// when it opens the graph on the CPU: `{"nodes": [[op, [[type, rank], ...]], ...], "runtime": ""}`, a type of "" for an
+/// input that is left out.
 const CHECKER: &str = r#"
 import glob, json, sys
 try:
     import onnx
 except ImportError:
     sys.exit(3)
+try:
+    import onnxruntime
+    onnxruntime.set_default_logger_severity(4)
+except ImportError:
+    onnxruntime = None
+def opened(path):
+    if onnxruntime is None:
+        return None
+    try:
+        onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        return ''
+    except Exception as error:
+        return str(error)
 for path in sorted(glob.glob(sys.argv[1] + '/*.onnx')):
     model = onnx.load(path)
     onnx.checker.check_model(path, full_check=True)
@@ -352,7 +363,7 @@ for path in sorted(glob.glob(sys.argv[1] + '/*.onnx')):
     for tensor in graph.initializer:
         types[tensor.name] = [name(tensor.data_type), len(tensor.dims)]
     nodes = [[node.op_type, [types.get(i) for i in node.input]] for node in graph.node]
-    print(json.dumps({'path': path, 'nodes': nodes}))
+    print(json.dumps({'path': path, 'nodes': nodes, 'runtime': opened(path)}))
 "#;
 
 /// What the checker says of graphs in `folder`, by file name; `None` without it.
@@ -379,39 +390,75 @@ fn checked(folder: &Path) -> Option<BTreeMap<String, Value>> {
 }
 
 #[test]
-fn device_graphs_pass_the_onnx_checker_with_types_that_tensorrt_takes() {
+fn device_graphs_pass_the_onnx_checker_with_types_that_tensorrt_and_onnx_runtime_take() {
     let folder = tempfile::tempdir().unwrap();
-    let written = std::cell::Cell::new(0);
-    for (kind, forms) in [("trt", trt_forms()), ("cuda", cuda_forms())] {
-        each(&forms, |name, _, bytes, _| {
-            written.set(written.get() + 1);
-            let path = folder
-                .path()
-                .join(format!("{kind}.{name}.{}.onnx", written.get()));
-            std::fs::write(path, bytes).unwrap();
-        });
-    }
+    let written = RefCell::new(BTreeMap::new());
+    each(
+        &[trt_forms(), cuda_forms()].concat(),
+        |name, form, bytes, _| {
+            let mut written = written.borrow_mut();
+            let stem = format!("{name}.{}", written.len());
+            std::fs::write(folder.path().join(format!("{stem}.onnx")), bytes).unwrap();
+            written.insert(stem, form);
+        },
+    );
     let Some(graphs) = checked(folder.path()) else {
         println!("skipped: no python3 with `onnx`");
         return;
     };
-    assert_eq!(graphs.len(), written.get());
-    let trt = graphs.iter().filter(|(name, _)| name.starts_with("trt"));
-    for (name, graph) in trt {
-        for node in graph["nodes"].as_array().unwrap() {
-            let op = node[0].as_str().unwrap();
-            let inputs = node[1].as_array().unwrap();
-            let mut rows = TENSORRT.iter();
-            let (_, types) = rows.find(|(listed, _)| *listed == op).unwrap();
-            let first = &inputs[usize::from(op == "Where")];
-            let data_type = first[0].as_str().unwrap();
-            assert!(types.contains(&data_type), "{name}: {op} of {data_type}");
-            if ["Attention", "TensorScatter"].contains(&op) {
-                let heads = inputs.iter().take(if op == "Attention" { 4 } else { 2 });
-                for input in heads {
-                    assert_eq!(input[1], 4, "{name}: {op}: {input}");
-                }
-            }
+    let written = written.into_inner();
+    assert_eq!(graphs.len(), written.len());
+    for (name, form) in &written {
+        let graph = &graphs[name];
+        if matches!(form, Form::Trt(_)) {
+            check_types(name, graph["nodes"].as_array().unwrap());
         }
+        if let Some(said) = graph["runtime"].as_str() {
+            check_runtime(name, *form, said);
+        }
+    }
+}
+
+fn check_types(name: &str, nodes: &[Value]) {
+    for node in nodes {
+        let op = node[0].as_str().unwrap();
+        let inputs = node[1].as_array().unwrap();
+        let mut rows = TENSORRT.iter();
+        let (_, types) = rows.find(|(listed, _)| *listed == op).unwrap();
+        let first = &inputs[usize::from(op == "Where")];
+        let data_type = first[0].as_str().unwrap();
+        assert!(types.contains(&data_type), "{name}: {op} of {data_type}");
+        let heads = match op {
+            "Attention" => inputs.len(), // the mask too
+            "TensorScatter" => 2,
+            _ => 0,
+        };
+        for input in &inputs[..heads] {
+            assert_eq!(input[1], 4, "{name}: {op}: {input}");
+        }
+    }
+}
+
+/// ONNX Runtime checks a graph against its own definitions of the operators before it looks for code to run them: of the
+/// graphs that the CPU cannot run it must miss nothing but that.
+fn check_runtime(name: &str, form: Form, said: &str) {
+    let is_paged = matches!(form, Form::Cuda(cuda) if cuda.cache == CudaCache::Blocks);
+    match elements(form) {
+        Elements::Bf16 => {
+            let missed = "Could not find an implementation";
+            assert!(said.contains(missed), "{name} {form:?}: {said}");
+        }
+        Elements::F32 if is_paged && name.starts_with("decoder") => {
+            let refused = "(PagedAttention)"; // it takes 16 bits alone
+            assert!(said.contains(refused), "{name} {form:?}: {said}");
+        }
+        Elements::F32 => assert_eq!(said, "", "{name} {form:?}"),
+    }
+}
+
+fn elements(form: Form) -> Elements {
+    match form {
+        Form::Trt(Trt { elements, .. }) | Form::Cuda(Cuda { elements, .. }) => elements,
+        Form::Portable | Form::Engine => unreachable!("not for a device"),
     }
 }

@@ -1,5 +1,5 @@
-//! Qwen2.5-VL as two ONNX graphs, in f32, for ONNX Runtime's CPU provider. The files are twins of the learner's
-//! `model/`: the same layers by the same names.
+//! Qwen2.5-VL as two ONNX graphs, in a [`Form`] for each runtime. The files are twins of the learner's `model/`: the same
+//! layers by the same names.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -13,7 +13,8 @@
 //! | [`weights`] | weights as ranges of the weights file |
 //!
 //! A graph holds no weights: its initializers point into `model.safetensors` beside it, in the layout that the
-//! learner publishes. So the graph of a model never changes, and new weights are a new file and nothing else.
+//! learner publishes; for a device they are inputs that name the same ranges. So the graph of a model never changes, and
+//! new weights are a new file and nothing else.
 
 pub mod attention;
 pub mod cache;
