@@ -9,6 +9,10 @@
     reason = "a test fails where it stands; its numbers are small"
 )]
 #![allow(missing_docs, reason = "a test binary")]
+#![allow(
+    clippy::print_stdout,
+    reason = "shown with a failing test, to tell which form it was"
+)]
 
 mod blocks;
 mod bound;
@@ -126,6 +130,49 @@ fn check_ragged_batch(mut model: Exported) {
         }
     }
     assert!(rest.is_empty() && compared > 0);
+}
+
+#[test]
+fn sequences_may_be_read_in_ragged_pieces_by_a_trt_graph() {
+    models()
+        .filter(|model| matches!(model.form, Form::Trt(_)))
+        .for_each(check_pieces);
+}
+
+fn check_pieces(mut model: Exported) {
+    let prompts = model.fixtures.prompts().unwrap();
+    let with_response = |prompt: &PromptCase| {
+        let start = model.start(prompt);
+        start.with_response(&prompt.responses[0])
+    };
+    let sequences: Vec<Sequence> = prompts.iter().map(with_response).collect();
+    let ends: Vec<usize> = sequences.iter().map(|row| row.ids.len()).collect();
+    // Some early, some late: through images too.
+    let parts = 1..=sequences.len();
+    let cut = |(&end, part): (&usize, usize)| end * part / (sequences.len() + 1);
+    let cuts: Vec<usize> = ends.iter().zip(parts).map(cut).collect();
+    let mut past = model.past(sequences.len(), 0);
+    let nothing = vec![Vec::new(); sequences.len() - 1];
+    let nothing = [vec![vec![0]], nothing].concat(); // a row of logits there must be
+    model.read(&mut past, &sequences, &cuts, &nothing);
+    let spans = cuts.iter().zip(&ends);
+    let wanted: Vec<Vec<usize>> = spans.map(|(&cut, &end)| (cut..end).collect()).collect();
+    let logits = model.read(&mut past, &sequences, &ends, &wanted);
+
+    let forward = model.fixtures.tensors("forward").unwrap();
+    let tolerance = model.tolerance(LOGITS_TOLERANCE, "logits");
+    let vocab_size = model.config.text.vocab_size;
+    let mut rest = logits.as_slice();
+    for (prompt, wanted) in prompts.iter().zip(&wanted) {
+        let got;
+        (got, rest) = rest.split_at(wanted.len() * vocab_size);
+        let stored = format!("p{}.r0.full_logits", prompt.index);
+        let expected = forward.f32(&stored).unwrap().data;
+        let expected = &expected[expected.len() - got.len()..];
+        let worst = assert_close(&stored, got, expected, tolerance);
+        println!("{stored} from {}: within {worst:.1e}", wanted[0]);
+    }
+    assert!(rest.is_empty());
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //!
 //! `// B rows, M cache slots, K kv heads, D head dim, V vocab`
 
+use std::ops::Range;
+
 use models::config::ModelConfig;
 use models::export::{Source, export};
 use models::graph::{CudaCache, Form};
@@ -25,7 +27,7 @@ const HEAD_DIM_UNIT: usize = 8;
 pub(crate) struct Exported {
     pub(crate) fixtures: Fixtures,
     pub(crate) config: ModelConfig,
-    form: Form,
+    pub(crate) form: Form,
     vision: Bound,
     pub(crate) decoder: Bound,
 }
@@ -145,31 +147,48 @@ impl Exported {
         }
     }
 
-    /// Reads whole sequences, padded on the right with tokens that nothing may look at; gives the logits `[V]` of the
-    /// tokens wanted, one sequence after the other.
+    /// Reads whole sequences; gives the logits `[V]` of the tokens wanted, one sequence after the other.
     pub(crate) fn prefill(
         &mut self,
         past: &mut Past,
         rows: &[Sequence],
         wanted: &[Vec<usize>],
     ) -> Vec<f32> {
-        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-        let width = *lengths.iter().max().unwrap();
+        let ends: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        self.read(past, rows, &ends, wanted)
+    }
+
+    /// Reads of each sequence what follows the tokens in the cache, up to `ends`, padded on the right with tokens that
+    /// nothing may look at; gives the logits `[V]` of the tokens wanted, one sequence after the other.
+    pub(crate) fn read(
+        &mut self,
+        past: &mut Past,
+        rows: &[Sequence],
+        ends: &[usize],
+        wanted: &[Vec<usize>],
+    ) -> Vec<f32> {
+        let spans = past.lengths.iter().zip(ends);
+        let spans: Vec<Range<usize>> = spans.map(|(&from, &to)| from..to).collect();
+        let width = spans.iter().map(Range::len).max().unwrap();
+        let hidden = self.config.text.hidden_size;
         let mut pass = Pass::default();
-        for (index, (row, wanted)) in rows.iter().zip(wanted).enumerate() {
-            let padding = vec![7; width - row.ids.len()];
-            pass.ids.extend(row.ids.iter().map(|&id| i64::from(id)));
-            pass.ids.extend(&padding);
+        for (index, (row, span)) in rows.iter().zip(spans).enumerate() {
+            let padding = vec![7; width - span.len()];
+            let ids = row.ids[span.clone()].iter().map(|&id| i64::from(id));
+            pass.ids.extend(ids.chain(padding.iter().copied()));
             for (all, axis) in pass.positions.iter_mut().zip(&row.positions) {
-                all.extend(axis.iter().chain(&padding));
+                all.extend(axis[span.clone()].iter().chain(&padding));
             }
-            let flat = |column: &usize| (index * width + column) as i64;
-            let image_positions = row.image_columns.iter().map(flat);
-            pass.image_positions.extend(image_positions);
-            pass.image_embeds.extend(&row.image_embeds);
-            pass.logit_positions.extend(wanted.iter().map(flat));
+            let flat = |column: &usize| (index * width + column - span.start) as i64;
+            let embeds = row.image_embeds.chunks_exact(hidden);
+            let images = row.image_columns.iter().zip(embeds);
+            for (column, embed) in images.filter(|(column, _)| span.contains(column)) {
+                pass.image_positions.push(flat(column));
+                pass.image_embeds.extend(embed);
+            }
+            pass.logit_positions.extend(wanted[index].iter().map(flat));
         }
-        pass.lengths = lengths;
+        pass.lengths = ends.to_vec();
         self.run(past, pass)
     }
 
