@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 mod checker;
+mod cuda;
 mod tensorrt;
 
 use std::collections::HashSet;
