@@ -3,6 +3,8 @@
 //!
 //! `// T new tokens, N sequences, M blocks of the longest, H heads, K kv heads, D head dim`
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use models::graph::cache::paged::BLOCK_SIZE;
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
@@ -64,7 +66,16 @@ impl Operator for Reference {
 }
 
 impl Kernel for ReferenceKernel {
+    /// A check that fails must fail the run, not the process: ONNX Runtime's frames cannot be unwound.
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let run = AssertUnwindSafe(|| self.run(context));
+        catch_unwind(run)
+            .unwrap_or_else(|_| Err(ort::Error::new("a check of PagedAttention failed")))
+    }
+}
+
+impl ReferenceKernel {
+    fn run(&self, context: &ComputeContext) -> ort::Result<()> {
         let given = |index| context.input(index).unwrap().unwrap();
         let floats = |index| {
             let value = given(index);
