@@ -87,22 +87,16 @@ impl Source {
     }
 }
 
-/// Writes the ONNX folder `out`, or brings it up to date: each file appears whole, and is left alone where it is the
+/// Writes the ONNX folder `out` with graphs of this form, or brings it up to date: each file appears whole, and is left alone where it is the
 /// same already. Gives each file's name and what became of it.
-pub fn export(source: &Source, out: &Path) -> Result<Vec<(String, Outcome)>> {
+pub fn export(source: &Source, out: &Path, form: Form) -> Result<Vec<(String, Outcome)>> {
     let config = ModelConfig::from_dir(&source.model)?;
     let checkpoint = Checkpoint::open(&source.weights)?;
     checkpoint.check(&config)?;
     let layout = F32Layout::new(&names::tensors(&config));
     let graphs = [
-        (
-            "decoder.onnx",
-            graph::decoder(&config, &layout, Form::Portable)?,
-        ),
-        (
-            "vision.onnx",
-            graph::vision(&config, &layout, Form::Portable)?,
-        ),
+        ("decoder.onnx", graph::decoder(&config, &layout, form)?),
+        ("vision.onnx", graph::vision(&config, &layout, form)?),
     ];
 
     refuse_source(source, out)?;

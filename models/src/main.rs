@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use models::export::{Outcome, Source, export};
+use models::graph::{Cuda, CudaCache, Elements, Form, Operators, Trt};
 use models::random::{self, Plan, SHARD_BYTES};
 
 /// Qwen2.5-VL as files.
@@ -20,14 +21,20 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Write a checkpoint as an ONNX folder: vision.onnx, decoder.onnx, their weights, tokenizer and configuration
+    ///
+    /// The graphs for a device (--form trt, cuda) have their weights as inputs: the metadata of such an input names the bytes
+    /// of model.safetensors that it is made from, f32 there whatever the input's own type.
     Export {
         /// Model folder or .safetensors file [default: the run's newest weights]
         checkpoint: Option<PathBuf>,
-        /// Folder to write [default: `onnx` in the model folder, or in the run folder for a run's weights]
+        /// Folder to write [default: `onnx`, `onnx-trt` or `onnx-cuda` in the model folder, or in the run folder for a
+        /// run's weights]
         out: Option<PathBuf>,
         /// Run folder, for the defaults
         #[arg(long, default_value = "runs/default")]
         run_dir: PathBuf,
+        #[command(flatten)]
+        target: Target,
     },
     /// Write a checkpoint of random weights: config.json, model.safetensors, tokenizer and processor files
     ///
@@ -47,6 +54,124 @@ enum Command {
         /// Folder to write; it must be new or empty
         out: PathBuf,
     },
+}
+
+/// What the graphs are for. An option that the form has no use for is refused.
+#[derive(Debug, Args)]
+struct Target {
+    /// What the graphs are for
+    #[arg(long, value_enum, default_value_t = Runtime::Cpu)]
+    form: Runtime,
+    /// Type of weights, activations and cache in a graph for a device [default: bf16]
+    #[arg(long, value_enum)]
+    dtype: Option<DeviceDtype>,
+    /// Candidates per row that a device gives for sampling, 1 to 3839; 0 = logits alone [default: 256]
+    #[arg(long)]
+    candidates: Option<usize>,
+    /// Tokens that a row's cache holds, prompt and response together (trt) [default: 4096]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_SLOTS))]
+    slots: Option<u32>,
+    /// Attention and rotary embedding in smaller operators, for a TensorRT that refuses them whole (trt)
+    #[arg(long)]
+    decomposed: bool,
+    /// How the cache lies (cuda) [default: blocks]
+    #[arg(long, value_enum)]
+    cache: Option<CacheLayout>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Runtime {
+    /// Any ONNX Runtime, f32
+    Cpu,
+    /// TensorRT 10.15 or 10.16, as one engine: standard operators alone
+    Trt,
+    /// ONNX Runtime's CUDA provider
+    Cuda,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DeviceDtype {
+    Bf16,
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CacheLayout {
+    /// In blocks that sequences share (PagedAttention)
+    Blocks,
+    /// A buffer per row (GroupQueryAttention)
+    Rows,
+}
+
+/// More tokens than any such model reads.
+const MAX_SLOTS: i64 = 1 << 20;
+const DEFAULT_SLOTS: u32 = 4096;
+/// 64 rows of them are 128 KiB.
+const DEFAULT_CANDIDATES: usize = 256;
+
+impl Target {
+    fn graphs(&self) -> anyhow::Result<Form> {
+        let is_device = self.form != Runtime::Cpu;
+        self.refuse("--dtype", self.dtype.is_some() && !is_device)?;
+        self.refuse("--candidates", self.candidates.is_some() && !is_device)?;
+        self.refuse("--slots", self.slots.is_some() && self.form != Runtime::Trt)?;
+        self.refuse("--decomposed", self.decomposed && self.form != Runtime::Trt)?;
+        self.refuse(
+            "--cache",
+            self.cache.is_some() && self.form != Runtime::Cuda,
+        )?;
+        let elements = match self.dtype {
+            None | Some(DeviceDtype::Bf16) => Elements::Bf16,
+            Some(DeviceDtype::F32) => Elements::F32,
+        };
+        let is_paged = !matches!(self.cache, Some(CacheLayout::Rows));
+        anyhow::ensure!(
+            self.form != Runtime::Cuda || elements == Elements::Bf16 || !is_paged,
+            "PagedAttention takes no f32: leave --dtype out, or give --cache rows"
+        );
+        let candidates = self.candidates.unwrap_or(DEFAULT_CANDIDATES);
+        let candidates = Some(candidates).filter(|&candidates| candidates > 0);
+        Ok(match self.form {
+            Runtime::Cpu => Form::Portable,
+            Runtime::Trt => Form::Trt(Trt {
+                elements,
+                operators: if self.decomposed {
+                    Operators::Decomposed
+                } else {
+                    Operators::Native
+                },
+                slots: self.slots.unwrap_or(DEFAULT_SLOTS) as usize,
+                candidates,
+            }),
+            Runtime::Cuda => Form::Cuda(Cuda {
+                elements,
+                cache: match self.cache {
+                    None | Some(CacheLayout::Blocks) => CudaCache::Blocks,
+                    Some(CacheLayout::Rows) => CudaCache::Rows,
+                },
+                candidates,
+            }),
+        })
+    }
+
+    fn refuse(&self, option: &str, is_out_of_place: bool) -> anyhow::Result<()> {
+        let form = self.form.to_possible_value();
+        let form = form.map(|form| form.get_name().to_owned());
+        anyhow::ensure!(
+            !is_out_of_place,
+            "{option} means nothing for --form {}: leave it out",
+            form.unwrap_or_default()
+        );
+        Ok(())
+    }
+
+    fn folder(&self) -> &'static str {
+        match self.form {
+            Runtime::Cpu => "onnx",
+            Runtime::Trt => "onnx-trt",
+            Runtime::Cuda => "onnx-cuda",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -75,7 +200,8 @@ fn main() -> ExitCode {
             checkpoint,
             out,
             run_dir,
-        } => run_export(checkpoint, out, run_dir),
+            target,
+        } => run_export(checkpoint, out, run_dir, &target),
         Command::Random {
             config,
             seed,
@@ -105,7 +231,9 @@ fn run_export(
     checkpoint: Option<PathBuf>,
     out: Option<PathBuf>,
     run_dir: PathBuf,
+    target: &Target,
 ) -> anyhow::Result<()> {
+    let form = target.graphs()?;
     let (source, home) = match checkpoint {
         Some(checkpoint) => {
             let source = Source::of_checkpoint(&checkpoint, &run_dir)?;
@@ -118,9 +246,9 @@ fn run_export(
         }
         None => (Source::newest_of_run(&run_dir)?, run_dir),
     };
-    let out = out.unwrap_or_else(|| home.join("onnx"));
-    let outcomes =
-        export(&source, &out).with_context(|| format!("exporting {}", source.weights.display()))?;
+    let out = out.unwrap_or_else(|| home.join(target.folder()));
+    let outcomes = export(&source, &out, form)
+        .with_context(|| format!("exporting {}", source.weights.display()))?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{} -> {}", source.weights.display(), out.display())?;
     for (name, outcome) in outcomes {

@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 
 use models::checkpoint::{Checkpoint, F32Layout, write_f32};
 use models::config::ModelConfig;
+use models::onnx::weight_inputs;
 use tests::Fixtures;
 
 fn model() -> PathBuf {
@@ -223,4 +224,74 @@ fn the_checkpoint_is_not_written_over() {
     let said = fail(&[&model, &model]);
     assert!(said.contains("give another OUT"), "{said}");
     assert!(before == fs::read(model.join("model.safetensors")).unwrap());
+}
+
+#[test]
+fn graphs_for_devices_lie_in_folders_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = copy_of_model(folder.path());
+    let mut sizes = Vec::new();
+    for (options, out) in [
+        (&["--form=cpu"][..], "onnx"),
+        (&["--form=trt"], "onnx-trt"),
+        (&["--form=cuda"], "onnx-cuda"),
+    ] {
+        let options = options.iter().map(Path::new);
+        let arguments: Vec<&Path> = [model.as_path()].into_iter().chain(options).collect();
+        let said = succeed(&arguments);
+        let out = model.join(out);
+        assert!(said.contains(&out.display().to_string()), "{said}");
+        let weights = weight_inputs(&fs::read(out.join("decoder.onnx")).unwrap()).unwrap();
+        assert!(out.join("vision.onnx").exists());
+        // Where the graph says that a weight lies there is one: its numbers are those of the checkpoint.
+        let file = fs::read(out.join("model.safetensors")).unwrap();
+        let checkpoint = Checkpoint::open(&model).unwrap();
+        for weight in &weights {
+            assert_eq!(weight.location, "model.safetensors");
+            let name = weight.name.strip_suffix(".f32").unwrap_or(&weight.name);
+            let parts = name
+                .split('+')
+                .map(|part| checkpoint.read_f32(part).unwrap());
+            let expected: Vec<u8> = parts.flatten().flat_map(f32::to_le_bytes).collect();
+            let got = &file[weight.offset..weight.offset + weight.length];
+            assert!(got == expected, "{}", weight.name);
+        }
+        sizes.push(weights.len());
+    }
+    assert_eq!(sizes[0], 0);
+    assert!(sizes[1] > 0 && sizes[1] == sizes[2], "{sizes:?}");
+}
+
+#[test]
+fn options_that_mean_nothing_for_a_form_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("onnx");
+    for (options, message) in [
+        ("--dtype=f32", "--dtype means nothing for --form cpu"),
+        (
+            "--candidates=8",
+            "--candidates means nothing for --form cpu",
+        ),
+        (
+            "--form=cuda --slots=64",
+            "--slots means nothing for --form cuda",
+        ),
+        (
+            "--form=cuda --decomposed",
+            "--decomposed means nothing for --form cuda",
+        ),
+        (
+            "--form=trt --cache=rows",
+            "--cache means nothing for --form trt",
+        ),
+        ("--form=cuda --dtype=f32", "give --cache rows"),
+        ("--form=trt --candidates=3840", "TensorRT takes 1 to 3839"),
+    ] {
+        let mut arguments = vec![model(), out.clone()];
+        arguments.extend(options.split(' ').map(PathBuf::from));
+        let arguments: Vec<&Path> = arguments.iter().map(PathBuf::as_path).collect();
+        let said = fail(&arguments);
+        assert!(said.contains(message), "{options}: {said}");
+        assert!(!out.exists());
+    }
 }

@@ -1,50 +1,28 @@
 //! Attention of a decoder layer (causal, over a cache) and of a vision block (over a window or a whole image).
 //!
-//! `// B rows, S new tokens, T = B*S, M cache slots, H heads, K kv heads, D head dim, E hidden`
+//! `// T new tokens, H heads, K kv heads, D head dim, E hidden`
 //! `// N patches, W windows, L patches of the longest window`
 
+use super::Form;
+use super::cache::{Cache, Layer};
+use super::heads::{Heads, attend, rotate};
 use super::linear::{Plus, linear};
-use super::rope::Rotation;
+use super::rope::{Rotation, cast};
 use super::weights::Weights;
 use crate::config::{TextConfig, VisionConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::names::{text_layer, vision_block};
-use crate::onnx::ops::{CachedAttention, PagedAttention};
 use crate::onnx::{DataType, Dim, Graph, Value, size};
-
-/// What GroupQueryAttention divides head dims by.
-const HEAD_DIM_UNIT: usize = 8;
 
 /// What every decoder layer's attention is given.
 #[derive(Debug)]
 pub struct Pass {
-    /// M-RoPE of the new tokens.
+    /// M-RoPE of the new tokens, in the form's element type.
     pub rotation: Rotation,
     /// Which tokens they follow.
     pub cache: Cache,
-}
-
-/// How a pass sees the keys and values of earlier tokens.
-#[derive(Debug)]
-pub enum Cache {
-    /// A buffer per row and layer ([`super::Form::Portable`]).
-    Rows {
-        /// i64 `[B, S, -1]`: shape that splits the flat tokens into rows.
-        row_shape: Value,
-        /// i32 `[B]`: each row's length after the pass, minus 1.
-        last_slots: Value,
-        /// i32 scalar: the longest row's length.
-        total_length: Value,
-    },
-    /// Blocks that sequences share ([`super::Form::Engine`]); see [`PagedAttention`].
-    Blocks {
-        /// f32 `[N, L, 2, K, block]`.
-        cache: Value,
-        /// i32 `[B, 4]`.
-        sequences: Value,
-        /// i32 `[B, M]`.
-        block_table: Value,
-    },
+    /// The form of the graph.
+    pub form: Form,
 }
 
 /// `residual + attention(x)` of decoder layer `layer`: x, normalised, and residual f32 `[T, E]`.
@@ -62,99 +40,16 @@ pub fn text_attention(
     };
     let qkv_bias = weights.stacked(graph, &names("bias"))?;
     let qkv = linear(graph, weights, &names("weight"), x, Plus::Bias(&qkv_bias))?; // [T, (H+2K)*D]
-    let attended = match &pass.cache {
-        Cache::Rows {
-            row_shape,
-            last_slots,
-            total_length,
-        } => {
-            let lengths = [last_slots, total_length];
-            row_attention(
-                graph,
-                config,
-                layer,
-                &qkv,
-                &pass.rotation,
-                row_shape,
-                lengths,
-            )?
-        }
-        Cache::Blocks {
-            cache,
-            sequences,
-            block_table,
-        } => graph.paged_attention(&PagedAttention {
-            qkv: &qkv,
-            cos: &pass.rotation.cos,
-            sin: &pass.rotation.sin,
-            cache,
-            sequences,
-            block_table,
-            layer,
-            num_heads: config.num_heads,
-            num_kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-        }),
-    }; // [T, H*D]
+    let cached = Layer {
+        config,
+        index: layer,
+        form: pass.form,
+        rotation: &pass.rotation,
+    };
+    let attended = pass.cache.attend(graph, &cached, &qkv); // [T, H*D]
     let output = [text_layer(layer, "self_attn.o_proj.weight")];
     let plus = Plus::Residual(residual);
     linear(graph, weights, &output, &attended, plus) // [T, E]
-}
-
-/// Attention over a buffer per row: qkv `[T, (H+2K)*D]` to `[T, H*D]`. Declares the layer's cache as inputs
-/// `past_key.i`, `past_value.i` and outputs `present_key.i`, `present_value.i`.
-fn row_attention(
-    graph: &mut Graph,
-    config: &TextConfig,
-    layer: usize,
-    qkv: &Value,
-    rotation: &Rotation,
-    row_shape: &Value,
-    [last_slots, total_length]: [&Value; 2],
-) -> Result<Value> {
-    if !config.head_dim.is_multiple_of(HEAD_DIM_UNIT) {
-        return Err(Error::Graph(format!(
-            "head dim {} of the language model: ONNX Runtime's cached attention needs a multiple of {HEAD_DIM_UNIT}",
-            config.head_dim
-        )));
-    }
-    let (queries, keys) = (
-        config.num_heads * config.head_dim,
-        config.num_kv_heads * config.head_dim,
-    );
-    let qkv = graph.reshape(qkv, row_shape); // [B, S, (H+2K)*D]
-    let [query, key, value] = graph.split(&qkv, -1, [queries, keys, keys]);
-    let query = graph.rotary_embedding(&query, &rotation.cos, &rotation.sin, config.num_heads);
-    let key = graph.rotary_embedding(&key, &rotation.cos, &rotation.sin, config.num_kv_heads);
-
-    let cache_shape: [Dim; 4] = [
-        "rows".into(),
-        config.num_kv_heads.into(),
-        "slots".into(),
-        config.head_dim.into(),
-    ];
-    let past_key = graph.input(format!("past_key.{layer}"), DataType::Float, &cache_shape);
-    let past_value = graph.input(format!("past_value.{layer}"), DataType::Float, &cache_shape);
-    let [attended, present_key, present_value] = graph.group_query_attention(&CachedAttention {
-        query: &query,
-        key: &key,
-        value: &value,
-        past_key: &past_key,
-        past_value: &past_value,
-        last_slots,
-        total_length,
-        num_heads: config.num_heads,
-        num_kv_heads: config.num_kv_heads,
-        scale: 1.0 / (config.head_dim as f32).sqrt(),
-    }); // [B, S, H*D]
-    for (present, name) in [
-        (present_key, "present_key"),
-        (present_value, "present_value"),
-    ] {
-        let present = graph.rename(&present, format!("{name}.{layer}"));
-        graph.output(&present, DataType::Float, &cache_shape);
-    }
-    Ok(graph.reshape_to(&attended, &[-1, size(queries)])) // [T, H*D]
 }
 
 /// How patches are laid out for attention: as windows or as whole images.
@@ -203,34 +98,124 @@ impl Slots {
     }
 }
 
-/// Attention of vision block `block`: x f32 `[N, E]`, normalised, to `[N, E]`.
+/// How attention of vision blocks sees patches.
+#[derive(Debug)]
+pub struct Places<'a> {
+    /// Which patches look at each other.
+    slots: &'a Slots,
+    /// Of queries: of patches `[1, N, D/2]`, or for a device of slots `[W, L, D/2]` and with the factor of the scores in it.
+    queries: Rotation,
+    /// The same of keys, without a factor.
+    keys: Rotation,
+    form: Form,
+}
+
+impl<'a> Places<'a> {
+    /// Patches in `slots`; `rotation` is f32 `[1, N, D/2]`.
+    pub fn new(
+        graph: &mut Graph,
+        form: Form,
+        slots: &'a Slots,
+        rotation: &Rotation,
+        head_dim: usize,
+    ) -> Self {
+        let (queries, keys) = if form.is_for_device() {
+            let keys = rotation.map(|table| {
+                let table = graph.reshape_to(table, &[-1, size(head_dim / 2)]); // [N, D/2]
+                graph.gather(&table, &slots.slots) // [W, L, D/2]
+            });
+            (keys.scaled(graph, head_dim), keys)
+        } else {
+            (rotation.clone(), rotation.clone())
+        };
+        Self {
+            slots,
+            queries,
+            keys,
+            form,
+        }
+    }
+
+    /// The form of the graph.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+}
+
+/// Attention of vision block `block`: x `[N, E]`, normalised, to `[N, E]`.
 pub fn vision_attention(
     graph: &mut Graph,
     weights: Weights<'_>,
     config: &VisionConfig,
     block: usize,
     x: &Value,
-    rotation: &Rotation,
-    slots: &Slots,
+    places: &Places<'_>,
 ) -> Result<Value> {
-    let hidden = config.hidden_size;
     let qkv_weight = weights.matrix(graph, &vision_block(block, "attn.qkv.weight"))?; // [3E, E]
     let qkv_bias = weights.tensor(graph, &vision_block(block, "attn.qkv.bias"))?;
     let output_weight = weights.matrix(graph, &vision_block(block, "attn.proj.weight"))?; // [E, E]
     let output_bias = weights.tensor(graph, &vision_block(block, "attn.proj.bias"))?;
 
     let qkv = graph.linear(x, &qkv_weight, Some(&qkv_bias)); // [N, 3E]
-    let [query, key, value] = graph.split(&qkv, -1, [hidden; 3]);
-    let query = rotate_patches(graph, &query, rotation, config);
-    let key = rotate_patches(graph, &key, rotation, config);
+    let attended = if places.form.is_for_device() {
+        attend_by_head(graph, config, &qkv, places)
+    } else {
+        attend_by_row(graph, config, &qkv, places)
+    }; // [W*L, E]
+    let attended = graph.gather(&attended, &places.slots.unslot); // [N, E]
+    Ok(graph.linear(&attended, &output_weight, Some(&output_bias)))
+}
+
+/// In ONNX Runtime's operators: qkv `[N, 3E]` to `[W*L, E]`.
+fn attend_by_row(
+    graph: &mut Graph,
+    config: &VisionConfig,
+    qkv: &Value,
+    places: &Places<'_>,
+) -> Value {
+    let slots = places.slots;
+    let [query, key, value] = graph.split(qkv, -1, [config.hidden_size; 3]);
+    let query = rotate_patches(graph, &query, &places.queries, config);
+    let key = rotate_patches(graph, &key, &places.keys, config);
     let [query, key, value] = [query, key, value].map(|part| graph.gather(&part, &slots.slots)); // [W, L, E]
     let attended = match &slots.mask {
         Some(mask) => graph.attention(&query, &key, &value, mask, config.num_heads),
         None => graph.full_attention(&query, &key, &value, config.num_heads),
     }; // [W, L, E]
-    let attended = graph.reshape_to(&attended, &[-1, size(hidden)]); // [W*L, E]
-    let attended = graph.gather(&attended, &slots.unslot); // [N, E]
-    Ok(graph.linear(&attended, &output_weight, Some(&output_bias)))
+    graph.reshape_to(&attended, &[-1, size(config.hidden_size)])
+}
+
+/// In standard operators alone: qkv `[N, 3E]` to `[W*L, E]`. Rotation is in f32, as published.
+fn attend_by_head(
+    graph: &mut Graph,
+    config: &VisionConfig,
+    qkv: &Value,
+    places: &Places<'_>,
+) -> Value {
+    let (slots, form) = (places.slots, places.form);
+    let (num_heads, head_dim) = (config.num_heads, config.head_dim);
+    let heads = [3 * num_heads, head_dim].map(size);
+    let qkv = graph.gather(qkv, &slots.slots); // [W, L, 3E]
+    let qkv = graph.reshape_to(&qkv, &[0, 0, heads[0], heads[1]]); // [W, L, 3H, D]
+    let qkv = graph.transpose(&qkv, &[0, 2, 1, 3]); // [W, 3H, L, D]
+    let [query, key, value] = graph.split(&qkv, 1, [num_heads; 3]);
+    let [query, key] = [(query, &places.queries), (key, &places.keys)].map(|(x, rotation)| {
+        let wide = cast(graph, &x, form.elements(), DataType::Float);
+        let rotated = rotate(graph, form, &wide, rotation, head_dim);
+        cast(graph, &rotated, DataType::Float, form.elements())
+    });
+    let heads = Heads {
+        query: &query,
+        key: &key,
+        value: &value,
+        mask: slots.mask.as_ref(),
+        num_heads,
+        num_kv_heads: num_heads,
+        head_dim,
+        num_keys: None,
+    };
+    attend(graph, form, &heads)
 }
 
 /// Turns each patch by its place: x `[N, E]`.

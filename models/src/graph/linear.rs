@@ -68,7 +68,7 @@ pub fn gated(
     let weight = weights.stacked(graph, names)?;
     let gate_up = graph.linear(x, &weight, bias); // [T, 2F]
     Ok(match mlp.form {
-        Form::Portable => {
+        Form::Portable | Form::Trt(_) | Form::Cuda(_) => {
             let [gate, up] = graph.split(&gate_up, -1, [mlp.intermediate_size; 2]);
             let sigmoid = graph.sigmoid(&gate);
             let gate = graph.mul(&gate, &sigmoid);

@@ -1,19 +1,28 @@
-//! Qwen2.5-VL as two ONNX graphs, in f32, for ONNX Runtime's CPU provider. The files are twins of the learner's
-//! `model/`: the same layers by the same names.
+//! Qwen2.5-VL as two ONNX graphs, in a [`Form`] for each runtime. The files are twins of the learner's `model/`: the same
+//! layers by the same names.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`decoder`] | `decoder.onnx`: tokens, images and cache to logits |
 //! | [`vision`] | `vision.onnx`: patches to image embeddings |
+//! | [`cache`] | how a form's attention sees earlier tokens |
 //! | [`attention`], [`mlp`], [`rope`], [`linear`] | the parts of their layers |
+//! | [`heads`] | attention in standard operators alone |
+//! | [`embed`], [`head`] | what is before the layers, and after the logits |
 //! | [`products`] | the decoder's matrix products alone, to measure against |
 //! | [`weights`] | weights as ranges of the weights file |
 //!
 //! A graph holds no weights: its initializers point into `model.safetensors` beside it, in the layout that the
-//! learner publishes. So the graph of a model never changes, and new weights are a new file and nothing else.
+//! learner publishes; for a device they are inputs that name the same ranges. So the graph of a model never changes, and
+//! new weights are a new file and nothing else.
 
 pub mod attention;
+pub mod cache;
 pub mod decoder;
+pub mod embed;
+mod form;
+pub mod head;
+pub mod heads;
 pub mod linear;
 pub mod mlp;
 pub mod products;
@@ -21,21 +30,14 @@ pub mod rope;
 pub mod vision;
 pub mod weights;
 
+pub use form::{Cuda, CudaCache, Elements, Form, Operators, Trt};
+
 use crate::checkpoint::{F32Layout, PackedMatrix};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
 /// The file, beside the graph, that its weights lie in.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-
-/// Which operators a graph is made of, and with them how it sees the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Standard ones and ONNX Runtime's: for export, opens in any ONNX Runtime. Rows padded to one width, a buffer each.
-    Portable,
-    /// Those of domain `tor` too, which `rollout` brings along: tokens packed without padding, a cache in shared blocks.
-    Engine,
-}
 
 /// `decoder.onnx`; see [`decoder`] for its inputs and outputs.
 pub fn decoder(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {

@@ -9,13 +9,44 @@ use crate::onnx::{DataType, Graph, Value};
 /// Base of the vision tower's frequencies.
 const VISION_THETA: f32 = 10_000.0;
 
-/// Cosines and sines of one pass.
+/// Cosines and sines of one pass, f32 where nothing else is said.
 #[derive(Debug, Clone)]
 pub struct Rotation {
-    /// f32 `[B, S, D/2]`.
+    /// `[B, S, D/2]`.
     pub cos: Value,
-    /// f32 `[B, S, D/2]`.
+    /// `[B, S, D/2]`.
     pub sin: Value,
+}
+
+impl Rotation {
+    /// Rotation and a factor of `1 / sqrt(D)`: for queries, so that their scores need none.
+    pub fn scaled(&self, graph: &mut Graph, head_dim: usize) -> Self {
+        let factor = 1.0 / (head_dim as f32).sqrt();
+        let factor = graph.float(&format!("score_factor.{head_dim}"), &[], &[factor]);
+        self.map(|value| graph.mul(value, &factor))
+    }
+
+    /// In another element type than f32.
+    pub fn cast(&self, graph: &mut Graph, to: DataType) -> Self {
+        self.map(|value| cast(graph, value, DataType::Float, to))
+    }
+
+    /// Of each of both.
+    pub fn map(&self, mut of: impl FnMut(&Value) -> Value) -> Self {
+        Self {
+            cos: of(&self.cos),
+            sin: of(&self.sin),
+        }
+    }
+}
+
+/// `x` of type `from` as `to`; itself where they are the same.
+pub fn cast(graph: &mut Graph, x: &Value, from: DataType, to: DataType) -> Value {
+    if from == to {
+        x.clone()
+    } else {
+        graph.cast(x, to)
+    }
 }
 
 /// M-RoPE: frequency `j` turns with the temporal, height or width position, as `mrope_section` deals the `D/2`

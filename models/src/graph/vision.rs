@@ -17,12 +17,12 @@
 //! | `image_unslot` | i64 `[N]` | flat slot of each patch |
 //! | `token_order` | i64 `[N/G]` | merged row of each image token |
 //!
-//! Output: `image_embeds` f32 `[N/G, text hidden]`, in the order of the image tokens.
+//! Output: `image_embeds` `[N/G, text hidden]`, in the order of the image tokens and in the form's element type.
 
 use super::Form;
-use super::attention::{Slots, vision_attention};
+use super::attention::{Places, Slots, vision_attention};
 use super::mlp::{Mlp, mlp};
-use super::rope::{Rotation, vision_rotation};
+use super::rope::{cast, vision_rotation};
 use super::weights::Weights;
 use crate::checkpoint::F32Layout;
 use crate::config::{ModelConfig, VisionConfig};
@@ -36,7 +36,7 @@ const NORM_EPSILON: f32 = 1e-6;
 /// The graph's bytes.
 pub fn build(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec<u8>> {
     let vision = &config.vision;
-    let weights = Weights::new(layout);
+    let weights = form.weights(layout, &[]);
     let mut graph = Graph::new("vision", super::WEIGHTS_FILE);
     let graph = &mut graph;
 
@@ -57,23 +57,24 @@ pub fn build(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec
     let images = Slots::images(graph);
     let token_order = graph.input("token_order", DataType::Int64, &["image_tokens".into()]);
 
-    let mut hidden = patch_embed(graph, weights, &pixel_values, &patch_order)?; // [N, E]
+    let mut hidden = patch_embed(graph, weights, form, &pixel_values, &patch_order)?; // [N, E]
     let rotation = vision_rotation(graph, &rope_positions, vision);
+    let [windows, images] = [&windows, &images]
+        .map(|slots| Places::new(graph, form, slots, &rotation, vision.head_dim));
     for block in 0..vision.depth {
-        let slots = if vision.full_attention_blocks.contains(&block) {
+        let places = if vision.full_attention_blocks.contains(&block) {
             &images
         } else {
             &windows
         };
-        let layer = Layer { block, slots, form };
-        hidden = vision_layer(graph, weights, vision, &layer, &hidden, &rotation)?;
+        hidden = vision_layer(graph, weights, vision, block, &hidden, places)?;
     }
     let tokens = merge(graph, weights, vision, &hidden)?; // [N/G, text hidden], window order
     let tokens = graph.gather(&tokens, &token_order);
     let tokens = graph.rename(&tokens, "image_embeds");
     graph.output(
         &tokens,
-        DataType::Float,
+        form.elements(),
         &["image_tokens".into(), vision.out_hidden_size.into()],
     );
     Ok(std::mem::replace(graph, Graph::new("", "")).into_bytes())
@@ -83,21 +84,15 @@ pub fn build(config: &ModelConfig, layout: &F32Layout, form: Form) -> Result<Vec
 fn patch_embed(
     graph: &mut Graph,
     weights: Weights<'_>,
+    form: Form,
     pixel_values: &Value,
     patch_order: &Value,
 ) -> Result<Value> {
     graph.scope("patch_embed");
     let weight = weights.matrix(graph, PATCH_EMBED)?; // [E, P]
     let patches = graph.gather(pixel_values, patch_order);
+    let patches = cast(graph, &patches, DataType::Float, form.elements());
     Ok(graph.linear(&patches, &weight, None))
-}
-
-/// One block of the tower.
-struct Layer<'a> {
-    block: usize,
-    /// How its attention sees the patches.
-    slots: &'a Slots,
-    form: Form,
 }
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
@@ -105,14 +100,13 @@ fn vision_layer(
     graph: &mut Graph,
     weights: Weights<'_>,
     config: &VisionConfig,
-    layer: &Layer<'_>,
+    block: usize,
     hidden: &Value,
-    rotation: &Rotation,
+    places: &Places<'_>,
 ) -> Result<Value> {
-    let &Layer { block, slots, form } = layer;
     graph.scope(format!("blocks.{block}.attention"));
     let normed = norm(graph, weights, &vision_block(block, "norm1.weight"), hidden)?;
-    let attended = vision_attention(graph, weights, config, block, &normed, rotation, slots)?;
+    let attended = vision_attention(graph, weights, config, block, &normed, places)?;
     let hidden = graph.add(hidden, &attended);
 
     graph.scope(format!("blocks.{block}.mlp"));
@@ -126,7 +120,7 @@ fn vision_layer(
     let kind = Mlp {
         intermediate_size: config.intermediate_size,
         has_bias: true,
-        form,
+        form: places.form(),
     };
     mlp(graph, weights, &normed, &hidden, kind, name)
 }

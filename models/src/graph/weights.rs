@@ -1,4 +1,4 @@
-//! Weights as ranges of the weights file.
+//! Weights as ranges of the weights file: constants of the graph, or inputs of it.
 
 use crate::checkpoint::{F32Layout, Numbers, PANEL, PackedMatrix};
 use crate::error::{Error, Result};
@@ -7,11 +7,21 @@ use crate::onnx::{DataType, Graph, Packed, Value};
 /// The file that packed matrices claim to lie in. There is none: whoever opens the graph hands them over by name.
 const PACKED_FILE: &str = "packed";
 
-/// The weights file's layout, as initializers of a graph.
+/// The weights file's layout, as tensors of a graph.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights<'a> {
     layout: &'a F32Layout,
     packed: &'a [PackedMatrix],
+    place: Place,
+}
+
+/// Where a graph has its weights.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In initializers that point into the file.
+    File,
+    /// In inputs of `elements`; `is_wide`: in inputs of f32.
+    Inputs { elements: DataType, is_wide: bool },
 }
 
 impl<'a> Weights<'a> {
@@ -21,7 +31,31 @@ impl<'a> Weights<'a> {
         Self {
             layout,
             packed: &[],
+            place: Place::File,
         }
+    }
+
+    /// The same as inputs of the graph, of this element type.
+    #[must_use]
+    pub fn as_inputs(self, elements: DataType) -> Self {
+        let place = Place::Inputs {
+            elements,
+            is_wide: false,
+        };
+        Self { place, ..self }
+    }
+
+    /// The same in f32, whatever the element type of the others is.
+    #[must_use]
+    pub fn wide(self) -> Self {
+        let place = match self.place {
+            Place::File => Place::File,
+            Place::Inputs { elements, .. } => Place::Inputs {
+                elements,
+                is_wide: true,
+            },
+        };
+        Self { place, ..self }
     }
 
     /// The same, with these matrices packed.
@@ -56,7 +90,7 @@ impl<'a> Weights<'a> {
     /// The tensor `name` in its published shape.
     pub fn tensor(&self, graph: &mut Graph, name: &str) -> Result<Value> {
         let (shape, offset) = self.find(name)?;
-        Ok(graph.weight(name, &shape, offset))
+        Ok(self.declare(graph, name, &shape, offset))
     }
 
     /// The tensor `name` as a matrix `[first dimension, the others]`.
@@ -64,7 +98,7 @@ impl<'a> Weights<'a> {
         let (shape, offset) = self.find(name)?;
         let rows = shape.first().copied().unwrap_or(1);
         let columns = shape.iter().skip(1).product();
-        Ok(graph.weight(name, &[rows, columns], offset))
+        Ok(self.declare(graph, name, &[rows, columns], offset))
     }
 
     /// Neighbours in the file, one above the other, as one tensor: so that one matrix product serves them all.
@@ -87,7 +121,19 @@ impl<'a> Weights<'a> {
         }
         let mut shape = vec![rows];
         shape.append(&mut rest);
-        Ok(graph.weight(&names.join("+"), &shape, start.unwrap_or(0)))
+        Ok(self.declare(graph, &names.join("+"), &shape, start.unwrap_or(0)))
+    }
+
+    fn declare(&self, graph: &mut Graph, name: &str, shape: &[usize], offset: usize) -> Value {
+        match self.place {
+            Place::File => graph.weight(name, shape, offset),
+            // Beside the same tensor in another type: a tied head is not the embeddings.
+            Place::Inputs { elements, is_wide } if is_wide && elements != DataType::Float => {
+                let name = format!("{name}.f32");
+                graph.weight_input(&name, DataType::Float, shape, offset)
+            }
+            Place::Inputs { elements, .. } => graph.weight_input(name, elements, shape, offset),
+        }
     }
 
     fn find(&self, name: &str) -> Result<(Vec<usize>, usize)> {

@@ -10,10 +10,19 @@ use super::proto::{
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
-/// Version of the file format: the first that has operator set 23.
-const IR_VERSION: i64 = 11;
-/// The standard operator set: the first with RMSNormalization, RotaryEmbedding and Attention.
-const STANDARD_OPSET: i64 = 23;
+/// The standard operator set, the first with RMSNormalization, RotaryEmbedding and Attention, and the first version of
+/// the file format that has it.
+const STANDARD_OPSET: (i64, i64) = (23, 11);
+/// The same for graphs with TensorScatter.
+const SCATTER_OPSET: (i64, i64) = (24, 12);
+/// The operator that needs [`SCATTER_OPSET`].
+pub(super) const TENSOR_SCATTER: &str = "TensorScatter";
+/// Key of a tensor that lies in a file: the file's name.
+pub(super) const LOCATION: &str = "location";
+/// Its first byte.
+pub(super) const OFFSET: &str = "offset";
+/// Its bytes.
+pub(super) const LENGTH: &str = "length";
 /// Domain of ONNX Runtime's own operators.
 pub(super) const MICROSOFT: &str = "com.microsoft";
 /// Domain of the operators that `rollout` brings along.
@@ -51,7 +60,8 @@ pub struct Graph {
     weights_file: &'static str,
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
-    initializer_names: HashSet<String>,
+    /// Of initializers, and of weights that are inputs.
+    constant_names: HashSet<String>,
     inputs: Vec<ValueInfoProto>,
     outputs: Vec<ValueInfoProto>,
     scope: String,
@@ -66,7 +76,7 @@ impl Graph {
             weights_file,
             nodes: Vec::new(),
             initializers: Vec::new(),
-            initializer_names: HashSet::new(),
+            constant_names: HashSet::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             scope: String::new(),
@@ -90,6 +100,13 @@ impl Graph {
         self.outputs.push(value_info(value, data_type, shape));
     }
 
+    /// Makes what the last node gave the output `name`.
+    pub fn give(&mut self, value: &Value, name: &str, data_type: DataType, shape: &[Dim]) -> Value {
+        let value = self.rename(value, name);
+        self.output(&value, data_type, shape);
+        value
+    }
+
     /// Gives the tensor that the last node made a name of its own, as outputs need.
     pub fn rename(&mut self, value: &Value, name: impl Into<String>) -> Value {
         let renamed = Value(name.into());
@@ -104,13 +121,18 @@ impl Graph {
     /// A small i64 constant; shape `[]` is a scalar.
     pub fn int64(&mut self, shape: &[usize], values: &[i64]) -> Value {
         let name = format!("int64{shape:?}{values:?}").replace(' ', "");
+        self.named_int64(&name, shape, values)
+    }
+
+    /// An i64 constant under `name`, for those too long to be named by their values.
+    pub fn named_int64(&mut self, name: &str, shape: &[usize], values: &[i64]) -> Value {
         let bytes = || {
             values
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
                 .collect()
         };
-        self.constant(name, DataType::Int64, shape, bytes)
+        self.constant(name.to_owned(), DataType::Int64, shape, bytes)
     }
 
     /// A small f32 constant under `name`.
@@ -131,7 +153,7 @@ impl Graph {
         shape: &[usize],
         bytes: impl FnOnce() -> Vec<u8>,
     ) -> Value {
-        if self.initializer_names.insert(name.clone()) {
+        if self.constant_names.insert(name.clone()) {
             self.initializers.push(TensorProto {
                 dims: dims(shape),
                 data_type: Some(data_type.into()),
@@ -148,6 +170,28 @@ impl Graph {
         self.external(self.weights_file, name, DataType::Float, shape, offset)
     }
 
+    /// A weight that is an input of the graph, of elements of `data_type`; the input's metadata says which f32 numbers of
+    /// the weights file it is (see [`super::weight_inputs`]). Asked for again, it is the same tensor.
+    pub fn weight_input(
+        &mut self,
+        name: &str,
+        data_type: DataType,
+        shape: &[usize],
+        offset: usize,
+    ) -> Value {
+        let value = Value(name.to_owned());
+        if self.constant_names.insert(name.to_owned()) {
+            let dims: Vec<Dim> = shape.iter().copied().map(Dim::Size).collect();
+            let length = shape.iter().product::<usize>() * size_of::<f32>();
+            let info = value_info(&value, data_type, &dims);
+            self.inputs.push(ValueInfoProto {
+                metadata_props: file_range(self.weights_file, offset, length),
+                ..info
+            });
+        }
+        value
+    }
+
     /// A tensor of elements of `data_type` at `offset` (bytes) of a file beside the graph.
     pub fn external(
         &mut self,
@@ -157,26 +201,19 @@ impl Graph {
         shape: &[usize],
         offset: usize,
     ) -> Value {
-        if self.initializer_names.insert(name.to_owned()) {
+        if self.constant_names.insert(name.to_owned()) {
             let element = match data_type {
                 DataType::Int8 | DataType::Uint8 | DataType::Bool => 1,
+                DataType::Bfloat16 => 2,
                 DataType::Int64 => 8,
                 _ => 4,
             };
             let length = shape.iter().product::<usize>() * element;
-            let entry = |key: &str, value: String| StringStringEntryProto {
-                key: Some(key.to_owned()),
-                value: Some(value),
-            };
             self.initializers.push(TensorProto {
                 dims: dims(shape),
                 data_type: Some(data_type.into()),
                 name: Some(name.to_owned()),
-                external_data: vec![
-                    entry("location", file.to_owned()),
-                    entry("offset", offset.to_string()),
-                    entry("length", length.to_string()),
-                ],
+                external_data: file_range(file, offset, length),
                 data_location: Some(DataLocation::External.into()),
                 ..TensorProto::default()
             });
@@ -218,7 +255,7 @@ impl Graph {
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         ModelProto {
-            ir_version: Some(IR_VERSION),
+            ir_version: Some(self.standard_opset().1),
             producer_name: Some("tor".to_owned()),
             opset_import: self.opsets(),
             graph: Some(GraphProto {
@@ -232,9 +269,18 @@ impl Graph {
         .encode_to_vec()
     }
 
+    fn standard_opset(&self) -> (i64, i64) {
+        let mut operators = self.nodes.iter().map(NodeProto::op_type);
+        if operators.any(|operator| operator == TENSOR_SCATTER) {
+            SCATTER_OPSET
+        } else {
+            STANDARD_OPSET
+        }
+    }
+
     /// The operator sets in use: a graph of standard operators names no other.
     fn opsets(&self) -> Vec<OperatorSetIdProto> {
-        let versions = [("", STANDARD_OPSET), (MICROSOFT, 1), (TOR, 1)];
+        let versions = [("", self.standard_opset().0), (MICROSOFT, 1), (TOR, 1)];
         let is_used = |domain| {
             let mut domains = self.nodes.iter().map(|node| node.domain());
             domains.any(|used| used == domain)
@@ -270,6 +316,16 @@ pub(super) fn float(name: &str, value: f32) -> AttributeProto {
     }
 }
 
+/// An attribute that is a list of integers.
+pub(super) fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        ints: values.to_vec(),
+        r#type: Some(AttributeType::Ints.into()),
+        ..AttributeProto::default()
+    }
+}
+
 fn value_info(value: &Value, data_type: DataType, shape: &[Dim]) -> ValueInfoProto {
     let dimension = |dim: &Dim| DimensionProto {
         value: Some(match dim {
@@ -288,7 +344,21 @@ fn value_info(value: &Value, data_type: DataType, shape: &[Dim]) -> ValueInfoPro
         r#type: Some(TypeProto {
             tensor_type: Some(tensor),
         }),
+        metadata_props: Vec::new(),
     }
+}
+
+/// A range of bytes of a file.
+fn file_range(file: &str, offset: usize, length: usize) -> Vec<StringStringEntryProto> {
+    let entry = |key: &str, value: String| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some(value),
+    };
+    vec![
+        entry(LOCATION, file.to_owned()),
+        entry(OFFSET, offset.to_string()),
+        entry(LENGTH, length.to_string()),
+    ]
 }
 
 fn dims(shape: &[usize]) -> Vec<i64> {

@@ -89,6 +89,9 @@ pub struct AttributeProto {
     /// Value of an [`AttributeType::String`].
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: Option<Vec<u8>>,
+    /// Value of an [`AttributeType::Ints`].
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub ints: Vec<i64>,
     /// Which of the values is meant.
     #[prost(enumeration = "AttributeType", optional, tag = "20")]
     pub r#type: Option<i32>,
@@ -106,6 +109,8 @@ pub enum AttributeType {
     Int = 2,
     /// Text.
     String = 3,
+    /// A list of i64.
+    Ints = 7,
 }
 
 /// A constant: in the file itself, or a range of bytes of another file.
@@ -149,6 +154,8 @@ pub enum DataType {
     Int64 = 7,
     /// One byte, 0 or 1.
     Bool = 9,
+    /// The upper half of an f32.
+    Bfloat16 = 16,
 }
 
 /// Where the elements of a tensor are.
@@ -181,6 +188,9 @@ pub struct ValueInfoProto {
     /// Type.
     #[prost(message, optional, tag = "2")]
     pub r#type: Option<TypeProto>,
+    /// What else is said of it; for a weight see [`super::weight_inputs`].
+    #[prost(message, repeated, tag = "4")]
+    pub metadata_props: Vec<StringStringEntryProto>,
 }
 
 /// A type; only tensors are in use.

@@ -1,5 +1,6 @@
 //! The exported graphs (`scripts/export_onnx.sh`) on a plain ONNX Runtime: their numbers against the reference values
-//! of `PARITY_FIXTURES` and against the engine, which runs graphs of another form.
+//! of `PARITY_FIXTURES` and against the engine, which runs graphs of another form. Those for a device are in f32 here and run
+//! on the CPU provider, which has every operator of the standard.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -8,8 +9,16 @@
     reason = "a test fails where it stands; its numbers are small"
 )]
 #![allow(missing_docs, reason = "a test binary")]
+#![allow(
+    clippy::print_stdout,
+    reason = "shown with a failing test, to tell which form it was"
+)]
 
+mod blocks;
+mod bound;
+mod head;
 mod model;
+mod paged;
 #[expect(dead_code, reason = "shared with the parity tests")]
 #[path = "../parity/setup.rs"]
 mod setup;
@@ -18,6 +27,7 @@ use std::path::Path;
 use std::process::Command;
 
 use model::Exported;
+use models::graph::{Cuda, CudaCache, Elements, Form, Operators, Trt};
 use serde_json::Value;
 use setup::{Sequence, Setup, Start};
 use tests::compare::assert_close;
@@ -26,12 +36,46 @@ use tests::fixtures::PromptCase;
 const EMBEDS_TOLERANCE: f64 = 1e-4;
 const LOGITS_TOLERANCE: f64 = 2e-3;
 const STEPS: usize = 8;
+/// Slots of a cache that is fixed: the longest prompt, its response, and some that nothing is written to.
+const SLOTS: usize = 256;
+
+/// The forms whose decoders are run the same way.
+fn forms() -> [Form; 4] {
+    let elements = Elements::F32;
+    let trt = |operators, candidates| {
+        Form::Trt(Trt {
+            elements,
+            operators,
+            slots: SLOTS,
+            candidates,
+        })
+    };
+    let cuda = Cuda {
+        elements,
+        cache: CudaCache::Rows,
+        candidates: Some(64),
+    };
+    [
+        Form::Portable,
+        trt(Operators::Native, Some(64)),
+        trt(Operators::Decomposed, None),
+        Form::Cuda(cuda),
+    ]
+}
+
+/// The fixtures' model in each of the forms.
+fn models() -> impl Iterator<Item = Exported> {
+    let told = |form: &Form| println!("{form:?}");
+    let forms = forms().into_iter().inspect(told);
+    forms.filter_map(Exported::new)
+}
 
 #[test]
 fn image_embeddings_match() {
-    let Some(mut model) = Exported::new() else {
-        return;
-    };
+    models().for_each(check_image_embeddings);
+}
+
+fn check_image_embeddings(mut model: Exported) {
     let forward = model.fixtures.tensors("forward").unwrap();
     let prompts = model.fixtures.prompts().unwrap();
     let tolerance = model.tolerance(EMBEDS_TOLERANCE, "image_embeds");
@@ -49,9 +93,10 @@ fn image_embeddings_match() {
 
 #[test]
 fn logits_of_a_ragged_batch_match() {
-    let Some(mut model) = Exported::new() else {
-        return;
-    };
+    models().for_each(check_ragged_batch);
+}
+
+fn check_ragged_batch(mut model: Exported) {
     let prompts = model.fixtures.prompts().unwrap();
     let with_response = |prompt: &PromptCase| {
         let start = model.start(prompt);
@@ -88,10 +133,54 @@ fn logits_of_a_ragged_batch_match() {
 }
 
 #[test]
-fn greedy_steps_match_with_a_growing_past_and_with_one_written_in_place() {
-    let Some(mut model) = Exported::new() else {
-        return;
+fn sequences_may_be_read_in_ragged_pieces_by_a_trt_graph() {
+    models()
+        .filter(|model| matches!(model.form, Form::Trt(_)))
+        .for_each(check_pieces);
+}
+
+fn check_pieces(mut model: Exported) {
+    let prompts = model.fixtures.prompts().unwrap();
+    let with_response = |prompt: &PromptCase| {
+        let start = model.start(prompt);
+        start.with_response(&prompt.responses[0])
     };
+    let sequences: Vec<Sequence> = prompts.iter().map(with_response).collect();
+    let ends: Vec<usize> = sequences.iter().map(|row| row.ids.len()).collect();
+    // Some early, some late: through images too.
+    let parts = 1..=sequences.len();
+    let cut = |(&end, part): (&usize, usize)| end * part / (sequences.len() + 1);
+    let cuts: Vec<usize> = ends.iter().zip(parts).map(cut).collect();
+    let mut past = model.past(sequences.len(), 0);
+    let nothing = vec![Vec::new(); sequences.len() - 1];
+    let nothing = [vec![vec![0]], nothing].concat(); // a row of logits there must be
+    model.read(&mut past, &sequences, &cuts, &nothing);
+    let spans = cuts.iter().zip(&ends);
+    let wanted: Vec<Vec<usize>> = spans.map(|(&cut, &end)| (cut..end).collect()).collect();
+    let logits = model.read(&mut past, &sequences, &ends, &wanted);
+
+    let forward = model.fixtures.tensors("forward").unwrap();
+    let tolerance = model.tolerance(LOGITS_TOLERANCE, "logits");
+    let vocab_size = model.config.text.vocab_size;
+    let mut rest = logits.as_slice();
+    for (prompt, wanted) in prompts.iter().zip(&wanted) {
+        let got;
+        (got, rest) = rest.split_at(wanted.len() * vocab_size);
+        let stored = format!("p{}.r0.full_logits", prompt.index);
+        let expected = forward.f32(&stored).unwrap().data;
+        let expected = &expected[expected.len() - got.len()..];
+        let worst = assert_close(&stored, got, expected, tolerance);
+        println!("{stored} from {}: within {worst:.1e}", wanted[0]);
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn greedy_steps_match_with_a_growing_past_and_with_one_written_in_place() {
+    models().for_each(check_greedy_steps);
+}
+
+fn check_greedy_steps(mut model: Exported) {
     let prompts = model.fixtures.prompts().unwrap();
     let greedy = model.fixtures.json("greedy").unwrap();
     let cases = greedy["prompts"].as_array().unwrap();

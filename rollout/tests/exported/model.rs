@@ -1,20 +1,21 @@
-//! The fixtures' model as the exporter writes it, on a plain ONNX Runtime: files by their paths, no operators of ours.
+//! The fixtures' model as the exporter writes it in some form, on a plain ONNX Runtime: files by their paths, no operators
+//! of ours.
 //!
 //! `// B rows, M cache slots, K kv heads, D head dim, V vocab`
 
-use std::fmt::Debug;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::ops::Range;
 
 use models::config::ModelConfig;
 use models::export::{Source, export};
+use models::graph::{CudaCache, Form};
 use models::positions::{VisionPlan, vision_plan};
-use ort::environment::Environment;
-use ort::memory::{Allocator, MemoryInfo};
-use ort::session::{IoBinding, Session};
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
+use ort::memory::Allocator;
+use ort::value::Tensor;
 use tests::fixtures::{Fixtures, PromptCase};
 
+use super::bound::{Bound, bind, values, want};
+use super::head::{Head, SETTINGS};
+use super::paged;
 use super::setup::{Sequence, Start};
 
 /// Logits of the two forms of graph: the same sums in another order.
@@ -26,13 +27,14 @@ const HEAD_DIM_UNIT: usize = 8;
 pub(crate) struct Exported {
     pub(crate) fixtures: Fixtures,
     pub(crate) config: ModelConfig,
-    vision: Session,
-    decoder: Session,
+    pub(crate) form: Form,
+    vision: Bound,
+    pub(crate) decoder: Bound,
 }
 
 impl Exported {
     /// `None` where the model cannot be exported, which must be said clearly.
-    pub(crate) fn new() -> Option<Self> {
+    pub(crate) fn new(form: Form) -> Option<Self> {
         let fixtures = Fixtures::open().unwrap();
         let config = ModelConfig::from_dir(&fixtures.model()).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -41,9 +43,9 @@ impl Exported {
             weights: fixtures.model(),
             model: fixtures.model(),
         };
-        let exported = export(&source, &out);
+        let exported = export(&source, &out, form);
         let head_dim = config.text.head_dim;
-        if !head_dim.is_multiple_of(HEAD_DIM_UNIT) {
+        if !head_dim.is_multiple_of(HEAD_DIM_UNIT) && !matches!(form, Form::Trt(_)) {
             let message = exported.unwrap_err().to_string();
             let reason = format!("multiple of {HEAD_DIM_UNIT}");
             assert!(
@@ -55,9 +57,16 @@ impl Exported {
             return None;
         }
         exported.unwrap();
+        let decoder = out.join("decoder.onnx");
         Some(Self {
-            vision: open(&out.join("vision.onnx")),
-            decoder: open(&out.join("decoder.onnx")),
+            form,
+            vision: Bound::open(&out.join("vision.onnx")),
+            decoder: match form {
+                Form::Cuda(cuda) if cuda.cache == CudaCache::Blocks => {
+                    Bound::open_with(&decoder, paged::operators(), paged::DOMAIN)
+                }
+                _ => Bound::open(&decoder),
+            },
             fixtures,
             config,
         })
@@ -91,7 +100,7 @@ impl Exported {
             let window_shape = [plan.window_lengths.len(), windows.width];
             let image_shape = [plan.image_lengths.len(), images.width];
             let n = plan.num_patches();
-            let mut io = self.vision.create_binding().unwrap();
+            let mut io = self.vision.binding();
             let patch_shape = [patches.shape[0], patches.shape[1]];
             bind(&mut io, "pixel_values", patch_shape, patches.data);
             bind(&mut io, "patch_order", [n], plan.patch_order);
@@ -105,7 +114,7 @@ impl Exported {
             let num_tokens = plan.token_order.len();
             bind(&mut io, "token_order", [num_tokens], plan.token_order);
             want(&mut io, "image_embeds");
-            let outputs = self.vision.run_binding(&io).unwrap();
+            let outputs = self.vision.session.run_binding(&io).unwrap();
             embeds.extend(values(&outputs["image_embeds"]));
         }
         embeds
@@ -117,47 +126,69 @@ impl Exported {
         Start::new(&self.config, &prompt.input_ids, &prompt.grids, embeds)
     }
 
-    /// A cache of `slots` slots, written in place; of none, it grows by coming back in new tensors. NaN shows that no
-    /// slot is read before it is written.
+    /// A cache of `slots` slots, written in place; of none, it grows by coming back in new tensors. What it is filled with
+    /// shows that no slot counts before it is written.
     pub(crate) fn past(&self, rows: usize, slots: usize) -> Past {
         let text = &self.config.text;
+        let (slots, filling) = match self.form {
+            Form::Trt(trt) => (trt.slots, 1e4), // a share of 0 does not hide a NaN
+            _ => (slots, f32::NAN),
+        };
         let shape = [rows, text.num_kv_heads, slots, text.head_dim];
         let tensor = |_| {
             let mut tensor = Tensor::new(&Allocator::default(), shape).unwrap();
-            tensor.extract_tensor_mut().1.fill(f32::NAN);
+            tensor.extract_tensor_mut().1.fill(filling);
             tensor
         };
         Past {
             tensors: (0..2 * text.num_layers).map(tensor).collect(),
+            lengths: vec![0; rows],
             is_in_place: slots > 0,
         }
     }
 
-    /// Reads whole sequences, padded on the right with tokens that nothing may look at; gives the logits `[V]` of the
-    /// tokens wanted, one sequence after the other.
+    /// Reads whole sequences; gives the logits `[V]` of the tokens wanted, one sequence after the other.
     pub(crate) fn prefill(
         &mut self,
         past: &mut Past,
         rows: &[Sequence],
         wanted: &[Vec<usize>],
     ) -> Vec<f32> {
-        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-        let width = *lengths.iter().max().unwrap();
+        let ends: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        self.read(past, rows, &ends, wanted)
+    }
+
+    /// Reads of each sequence what follows the tokens in the cache, up to `ends`, padded on the right with tokens that
+    /// nothing may look at; gives the logits `[V]` of the tokens wanted, one sequence after the other.
+    pub(crate) fn read(
+        &mut self,
+        past: &mut Past,
+        rows: &[Sequence],
+        ends: &[usize],
+        wanted: &[Vec<usize>],
+    ) -> Vec<f32> {
+        let spans = past.lengths.iter().zip(ends);
+        let spans: Vec<Range<usize>> = spans.map(|(&from, &to)| from..to).collect();
+        let width = spans.iter().map(Range::len).max().unwrap();
+        let hidden = self.config.text.hidden_size;
         let mut pass = Pass::default();
-        for (index, (row, wanted)) in rows.iter().zip(wanted).enumerate() {
-            let padding = vec![7; width - row.ids.len()];
-            pass.ids.extend(row.ids.iter().map(|&id| i64::from(id)));
-            pass.ids.extend(&padding);
+        for (index, (row, span)) in rows.iter().zip(spans).enumerate() {
+            let padding = vec![7; width - span.len()];
+            let ids = row.ids[span.clone()].iter().map(|&id| i64::from(id));
+            pass.ids.extend(ids.chain(padding.iter().copied()));
             for (all, axis) in pass.positions.iter_mut().zip(&row.positions) {
-                all.extend(axis.iter().chain(&padding));
+                all.extend(axis[span.clone()].iter().chain(&padding));
             }
-            let flat = |column: &usize| (index * width + column) as i64;
-            let image_positions = row.image_columns.iter().map(flat);
-            pass.image_positions.extend(image_positions);
-            pass.image_embeds.extend(&row.image_embeds);
-            pass.logit_positions.extend(wanted.iter().map(flat));
+            let flat = |column: &usize| (index * width + column - span.start) as i64;
+            let embeds = row.image_embeds.chunks_exact(hidden);
+            let images = row.image_columns.iter().zip(embeds);
+            for (column, embed) in images.filter(|(column, _)| span.contains(column)) {
+                pass.image_positions.push(flat(column));
+                pass.image_embeds.extend(embed);
+            }
+            pass.logit_positions.extend(wanted[index].iter().map(flat));
         }
-        pass.lengths = lengths;
+        pass.lengths = ends.to_vec();
         self.run(past, pass)
     }
 
@@ -198,19 +229,59 @@ impl Exported {
     /// One run of the decoder.
     fn run(&mut self, past: &mut Past, pass: Pass) -> Vec<f32> {
         let (rows, wanted) = (pass.lengths.len(), pass.logit_positions.len());
-        let (width, images) = (pass.ids.len() / rows, pass.image_positions.len());
-        let embeds_shape = [images, self.config.text.hidden_size];
+        let width = pass.ids.len() / rows;
         let positions = pass.positions.concat();
-        let last_slots = pass.lengths.iter().map(|&length| length as i32 - 1);
-        let longest = *pass.lengths.iter().max().unwrap() as i32;
-        let mut io = self.decoder.create_binding().unwrap();
-        bind(&mut io, "input_ids", [rows, width], pass.ids);
+        let mut io = self.decoder.binding();
         bind(&mut io, "position_ids", [3, rows, width], positions);
-        bind(&mut io, "image_embeds", embeds_shape, pass.image_embeds);
-        bind(&mut io, "image_positions", [images], pass.image_positions);
+        let mut embeds = pass.image_embeds;
+        if self.form == Form::Portable {
+            let images = pass.image_positions.len();
+            bind(&mut io, "image_positions", [images], pass.image_positions);
+        } else {
+            let mut image_rows = vec![-1_i64; rows * width];
+            for (row, &position) in (0..).zip(&pass.image_positions) {
+                image_rows[position as usize] = row;
+            }
+            bind(&mut io, "image_rows", [rows, width], image_rows);
+            if embeds.is_empty() {
+                embeds = vec![f32::NAN; self.config.text.hidden_size]; // one row at least
+            }
+        }
+        let embeds_shape = [
+            embeds.len() / self.config.text.hidden_size,
+            self.config.text.hidden_size,
+        ];
+        bind(&mut io, "image_embeds", embeds_shape, embeds);
+        if let Form::Trt(_) = self.form {
+            let width = width as i64;
+            let slots = past
+                .lengths
+                .iter()
+                .flat_map(|&first| (first as i64..).take(width as usize));
+            bind(
+                &mut io,
+                "token_slots",
+                [rows, width as usize],
+                slots.collect(),
+            );
+        } else {
+            let last_slots = pass.lengths.iter().map(|&length| length as i32 - 1);
+            let longest = *pass.lengths.iter().max().unwrap() as i32;
+            bind(&mut io, "seqlens_k", [rows], last_slots.collect());
+            bind(&mut io, "total_length", [], vec![longest]);
+        }
+        let head = self.candidates().map(|candidates| Head {
+            candidates: candidates.min(self.config.text.vocab_size),
+            chosen: (0..wanted)
+                .map(|row| (7 * row) % self.config.text.vocab_size)
+                .collect(),
+            ..Head::default()
+        });
+        if let Some(head) = &head {
+            head.bind(&mut io, SETTINGS[0]);
+        }
+        bind(&mut io, "input_ids", [rows, width], pass.ids);
         bind(&mut io, "logit_positions", [wanted], pass.logit_positions);
-        bind(&mut io, "seqlens_k", [rows], last_slots.collect());
-        bind(&mut io, "total_length", [], vec![longest]);
         want(&mut io, "logits");
         let name = |time: &str, index: usize| {
             let kind = ["key", "value"][index % 2];
@@ -225,14 +296,27 @@ impl Exported {
                 want(&mut io, &present);
             }
         }
-        let mut outputs = self.decoder.run_binding(&io).unwrap();
+        let mut outputs = self.decoder.session.run_binding(&io).unwrap();
         if !past.is_in_place {
             for (index, tensor) in past.tensors.iter_mut().enumerate() {
                 let present = outputs.remove(name("present", index)).unwrap();
                 *tensor = present.downcast().unwrap();
             }
         }
-        values(&outputs["logits"])
+        past.lengths = pass.lengths;
+        let logits = values(&outputs["logits"]);
+        if let Some(head) = &head {
+            head.check(&outputs, &logits, SETTINGS[0]);
+        }
+        logits
+    }
+
+    fn candidates(&self) -> Option<usize> {
+        match self.form {
+            Form::Portable | Form::Engine => None,
+            Form::Trt(trt) => trt.candidates,
+            Form::Cuda(cuda) => cuda.candidates,
+        }
     }
 }
 
@@ -246,6 +330,8 @@ pub(crate) struct Response {
 /// Keys and values of all layers: key 0, value 0, key 1, ..., f32 `[B, K, M, D]`.
 pub(crate) struct Past {
     tensors: Vec<Tensor<f32>>,
+    /// Tokens of each row.
+    lengths: Vec<usize>,
     is_in_place: bool,
 }
 
@@ -259,33 +345,6 @@ struct Pass {
     image_embeds: Vec<f32>,
     image_positions: Vec<i64>,
     logit_positions: Vec<i64>,
-}
-
-fn open(graph: &Path) -> Session {
-    static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
-    let make = || {
-        let library = ort::init_from(rollout::engine::library::path()).unwrap();
-        library.with_telemetry(false).build().unwrap()
-    };
-    let mut builder = Session::builder(ENVIRONMENT.get_or_init(make)).unwrap();
-    builder.commit_from_file(graph).unwrap()
-}
-
-fn bind<T, const RANK: usize>(io: &mut IoBinding, name: &str, shape: [usize; RANK], values: Vec<T>)
-where
-    T: PrimitiveTensorElementType + Debug + Clone + 'static,
-{
-    let tensor = Tensor::from_array((shape, values)).unwrap();
-    io.bind_input(name, &tensor).unwrap();
-}
-
-fn want(io: &mut IoBinding, output: &str) {
-    let memory = MemoryInfo::default();
-    io.bind_output_to_device(output, &memory).unwrap();
-}
-
-fn values(output: &DynValue) -> Vec<f32> {
-    output.try_extract_tensor().unwrap().1.to_vec()
 }
 
 fn argmax(logits: &[f32]) -> u32 {

@@ -1,8 +1,12 @@
-//! One function per operator. Shapes are those of the operator's documentation; standard operators are of set 23,
+//! One function per operator. Shapes are those of the operator's documentation; standard operators are of set 23 (TensorScatter of 24),
 //! `com.microsoft` is ONNX Runtime's own domain, `tor` that of the operators which `rollout` brings along.
 
-use super::builder::{Graph, MICROSOFT, TOR, Value, float, int, size};
-use super::proto::DataType;
+mod attention;
+
+pub use attention::{BlockAttention, CachedAttention, PagedAttention};
+
+use super::builder::{Graph, TOR, Value, float, int, ints, size};
+use super::proto::{AttributeProto, DataType};
 
 impl Graph {
     /// `a + b`.
@@ -13,6 +17,61 @@ impl Graph {
     /// `a * b`.
     pub fn mul(&mut self, a: &Value, b: &Value) -> Value {
         self.standard("Mul", &[a, b])
+    }
+
+    /// `a - b`.
+    pub fn sub(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("Sub", &[a, b])
+    }
+
+    /// `a / b`.
+    pub fn div(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("Div", &[a, b])
+    }
+
+    /// The larger of `a` and `b`.
+    pub fn max(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("Max", &[a, b])
+    }
+
+    /// `a < b`, bool.
+    pub fn less(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("Less", &[a, b])
+    }
+
+    /// `a <= b`, bool.
+    pub fn less_or_equal(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("LessOrEqual", &[a, b])
+    }
+
+    /// `a >= b`, bool.
+    pub fn greater_or_equal(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("GreaterOrEqual", &[a, b])
+    }
+
+    /// `a` where the condition holds, else `b`.
+    pub fn choose(&mut self, condition: &Value, a: &Value, b: &Value) -> Value {
+        self.standard("Where", &[condition, a, b])
+    }
+
+    /// Matrix product over the last two dimensions.
+    pub fn matmul(&mut self, a: &Value, b: &Value) -> Value {
+        self.standard("MatMul", &[a, b])
+    }
+
+    /// Softmax over the last dimension.
+    pub fn softmax(&mut self, x: &Value) -> Value {
+        self.one("", "Softmax", &[Some(x)], vec![int("axis", -1)])
+    }
+
+    /// `e^x`.
+    pub fn exp(&mut self, x: &Value) -> Value {
+        self.standard("Exp", &[x])
+    }
+
+    /// Natural logarithm.
+    pub fn log(&mut self, x: &Value) -> Value {
+        self.standard("Log", &[x])
     }
 
     /// `1 / (1 + exp(-x))`.
@@ -66,6 +125,11 @@ impl Graph {
         self.standard("Expand", &[x, shape])
     }
 
+    /// Reorders dimensions: dimension `i` of the result is dimension `order[i]` of `x`.
+    pub fn transpose(&mut self, x: &Value, order: &[i64]) -> Value {
+        self.one("", "Transpose", &[Some(x)], vec![ints("perm", order)])
+    }
+
     /// Inserts dimensions of size 1.
     pub fn unsqueeze(&mut self, x: &Value, axes: &[i64]) -> Value {
         let axes = self.int64(&[axes.len()], axes);
@@ -93,18 +157,31 @@ impl Graph {
             PARTS,
             vec![int("axis", axis)],
         );
-        let mut outputs = outputs.into_iter();
-        std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
+        array(outputs)
     }
 
     /// Rows of `x` by index along the first axis.
     pub fn gather(&mut self, x: &Value, indices: &Value) -> Value {
-        self.one(
-            "",
-            "Gather",
-            &[Some(x), Some(indices)],
-            vec![int("axis", 0)],
-        )
+        self.gather_along(x, indices, 0)
+    }
+
+    /// Parts of `x` by index along `axis`; a negative index counts from the end.
+    pub fn gather_along(&mut self, x: &Value, indices: &Value, axis: i64) -> Value {
+        let inputs = [Some(x), Some(indices)];
+        self.one("", "Gather", &inputs, vec![int("axis", axis)])
+    }
+
+    /// Of each row of `x` `[R, V]` the elements at `indices` `[R, n]`.
+    pub fn gather_elements(&mut self, x: &Value, indices: &Value) -> Value {
+        let inputs = [Some(x), Some(indices)];
+        self.one("", "GatherElements", &inputs, vec![int("axis", 1)])
+    }
+
+    /// The `count` largest of each row, in falling order, and their indices (i64).
+    pub fn top_k(&mut self, x: &Value, count: usize) -> [Value; 2] {
+        let count = self.int64(&[1], &[size(count)]);
+        let attributes = vec![int("axis", -1), int("largest", 1), int("sorted", 1)];
+        array(self.node("", "TopK", &[Some(x), Some(&count)], 2, attributes))
     }
 
     /// A copy of `x` with the rows at `indices` (`[n, 1]`) replaced by `updates` (`[n, ...]`).
@@ -114,13 +191,33 @@ impl Graph {
 
     /// Sum over `axis`, which goes away.
     pub fn reduce_sum(&mut self, x: &Value, axis: i64) -> Value {
-        let axes = self.int64(&[1], &[axis]);
+        self.reduce("ReduceSum", x, axis, false)
+    }
+
+    /// Sum or largest over the last dimension, which becomes 1.
+    pub fn reduce_last(&mut self, reduction: Reduction, x: &Value) -> Value {
+        let op_type = match reduction {
+            Reduction::Sum => "ReduceSum",
+            Reduction::Max => "ReduceMax",
+        };
+        self.reduce(op_type, x, -1, true)
+    }
+
+    /// Of each element of the last of two dimensions the sum of those before it.
+    pub fn sum_before(&mut self, x: &Value) -> Value {
+        let axis = self.int64(&[], &[1]);
         self.one(
             "",
-            "ReduceSum",
-            &[Some(x), Some(&axes)],
-            vec![int("keepdims", 0)],
+            "CumSum",
+            &[Some(x), Some(&axis)],
+            vec![int("exclusive", 1)],
         )
+    }
+
+    fn reduce(&mut self, op_type: &str, x: &Value, axis: i64, keeps_dimension: bool) -> Value {
+        let axes = self.int64(&[1], &[axis]);
+        let attributes = vec![int("keepdims", keeps_dimension.into())];
+        self.one("", op_type, &[Some(x), Some(&axes)], attributes)
     }
 
     /// `x W^T + b`: x `[n, in]`, weight `[out, in]` as checkpoints store it, bias `[out]`.
@@ -137,81 +234,6 @@ impl Graph {
     pub fn rms_norm(&mut self, x: &Value, weight: &Value, epsilon: f32) -> Value {
         let attributes = vec![int("axis", -1), float("epsilon", epsilon)];
         self.one("", "RMSNormalization", &[Some(x), Some(weight)], attributes)
-    }
-
-    /// Rotates halves of each head: x `[B, S, heads * D]`, cos and sin `[B, S, D/2]`.
-    pub fn rotary_embedding(
-        &mut self,
-        x: &Value,
-        cos: &Value,
-        sin: &Value,
-        num_heads: usize,
-    ) -> Value {
-        let attributes = vec![int("num_heads", size(num_heads)), int("interleaved", 0)];
-        self.one(
-            "",
-            "RotaryEmbedding",
-            &[Some(x), Some(cos), Some(sin)],
-            attributes,
-        )
-    }
-
-    /// Attention without a cache, over all keys that the mask allows: q, k, v `[B, S, heads * D]`, mask bool
-    /// `[B, 1, S, S]`; scores are scaled by `1 / sqrt(D)`.
-    pub fn attention(
-        &mut self,
-        query: &Value,
-        key: &Value,
-        value: &Value,
-        mask: &Value,
-        num_heads: usize,
-    ) -> Value {
-        let heads = size(num_heads);
-        let attributes = vec![int("q_num_heads", heads), int("kv_num_heads", heads)];
-        self.one(
-            "",
-            "Attention",
-            &[Some(query), Some(key), Some(value), Some(mask)],
-            attributes,
-        )
-    }
-
-    /// [`Self::attention`] over all keys, without a mask (ONNX Runtime): in tiles, with no square of scores in memory.
-    pub fn full_attention(
-        &mut self,
-        query: &Value,
-        key: &Value,
-        value: &Value,
-        num_heads: usize,
-    ) -> Value {
-        let inputs = [query, key, value].map(Some);
-        let attributes = vec![int("num_heads", size(num_heads))];
-        self.one(MICROSOFT, "MultiHeadAttention", &inputs, attributes)
-    }
-
-    /// Causal attention over a cache, which gets the new keys and values (ONNX Runtime): query `[B, S, H * D]`,
-    /// key, value `[B, S, K * D]`, past `[B, K, M, D]`. Gives the attended values and the cache.
-    pub fn group_query_attention(&mut self, inputs: &CachedAttention<'_>) -> [Value; 3] {
-        let i = inputs;
-        let attributes = vec![
-            int("num_heads", size(i.num_heads)),
-            int("kv_num_heads", size(i.num_kv_heads)),
-            int("do_rotary", 0),
-            float("scale", i.scale),
-        ];
-        let inputs = [
-            i.query,
-            i.key,
-            i.value,
-            i.past_key,
-            i.past_value,
-            i.last_slots,
-            i.total_length,
-        ]
-        .map(Some);
-        let outputs = self.node(MICROSOFT, "GroupQueryAttention", &inputs, 3, attributes);
-        let mut outputs = outputs.into_iter();
-        std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
     }
 
     /// `silu(gate) * up` (`tor`): gate_up `[T, 2F]`, gate in the first half of a row, to `[T, F]`.
@@ -236,20 +258,6 @@ impl Graph {
         self.one(TOR, operator, &inputs, attributes)
     }
 
-    /// Rotary embedding and causal attention over a paged cache, which gets the new keys and values (`tor`): to
-    /// `[T, H * D]`. The operator's own documentation is in `rollout` (`engine::kernel::attention`).
-    pub fn paged_attention(&mut self, inputs: &PagedAttention<'_>) -> Value {
-        let i = inputs;
-        let attributes = vec![
-            int("layer", size(i.layer)),
-            int("num_heads", size(i.num_heads)),
-            int("num_kv_heads", size(i.num_kv_heads)),
-            int("head_dim", size(i.head_dim)),
-        ];
-        let inputs = [i.qkv, i.cos, i.sin, i.cache, i.sequences, i.block_table].map(Some);
-        self.one(TOR, "PagedAttention", &inputs, attributes)
-    }
-
     fn standard(&mut self, op_type: &str, inputs: &[&Value]) -> Value {
         let inputs: Vec<_> = inputs.iter().map(|&input| Some(input)).collect();
         self.one("", op_type, &inputs, Vec::new())
@@ -260,7 +268,7 @@ impl Graph {
         domain: &str,
         op_type: &str,
         inputs: &[Option<&Value>],
-        attributes: Vec<super::proto::AttributeProto>,
+        attributes: Vec<AttributeProto>,
     ) -> Value {
         // A trailing input that is left out is not written at all.
         let used = inputs
@@ -272,29 +280,13 @@ impl Graph {
     }
 }
 
-/// Inputs and dimensions of [`Graph::group_query_attention`].
+/// What [`Graph::reduce_last`] makes of a dimension.
 #[derive(Debug, Clone, Copy)]
-pub struct CachedAttention<'a> {
-    /// `[B, S, H * D]`, rotated.
-    pub query: &'a Value,
-    /// `[B, S, K * D]`, rotated.
-    pub key: &'a Value,
-    /// `[B, S, K * D]`.
-    pub value: &'a Value,
-    /// `[B, K, M, D]`.
-    pub past_key: &'a Value,
-    /// `[B, K, M, D]`.
-    pub past_value: &'a Value,
-    /// i32 `[B]`: each row's length after this pass, minus 1.
-    pub last_slots: &'a Value,
-    /// i32 scalar: the longest row's length after this pass.
-    pub total_length: &'a Value,
-    /// H.
-    pub num_heads: usize,
-    /// K.
-    pub num_kv_heads: usize,
-    /// Factor of the scores.
-    pub scale: f32,
+pub enum Reduction {
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
 }
 
 /// A packed matrix; see [`crate::checkpoint::PackedMatrix`].
@@ -310,27 +302,8 @@ pub struct Packed {
     pub is_gated: bool,
 }
 
-/// Inputs and dimensions of [`Graph::paged_attention`].
-#[derive(Debug, Clone, Copy)]
-pub struct PagedAttention<'a> {
-    /// `[T, (H + 2K) * D]`, not rotated.
-    pub qkv: &'a Value,
-    /// `[1, T, D/2]`.
-    pub cos: &'a Value,
-    /// `[1, T, D/2]`.
-    pub sin: &'a Value,
-    /// `[N, L, 2, K, block]`: keys and values of all layers, in blocks.
-    pub cache: &'a Value,
-    /// i32 `[B, 4]`: a sequence's first new token, number of new tokens, tokens of its prefix, tokens of its own in the cache.
-    pub sequences: &'a Value,
-    /// i32 `[B, M]`: blocks of the prefix, then its own.
-    pub block_table: &'a Value,
-    /// Index into the cache.
-    pub layer: usize,
-    /// H.
-    pub num_heads: usize,
-    /// K.
-    pub num_kv_heads: usize,
-    /// D.
-    pub head_dim: usize,
+/// The outputs of a node that was asked for as many.
+fn array<const N: usize>(outputs: Vec<Value>) -> [Value; N] {
+    let mut outputs = outputs.into_iter();
+    std::array::from_fn(|_| outputs.next().unwrap_or_else(|| Value(String::new())))
 }
