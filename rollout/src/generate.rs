@@ -150,6 +150,7 @@ impl Generator<'_> {
                 under_way.insert(prompt.ticket, prompt);
             }
             if engine.is_idle() {
+                engine.retire_replaced();
                 // Two sources, and one prompt that may be waiting for the other.
                 let is_over = clocks.waiting(Stage::Generate, || {
                     select! {

@@ -165,7 +165,8 @@ impl Engine {
 
     /// Frees what was replaced. Not before the first step with new weights, which asks for much memory: it would wait for
     /// every piece that is given back meanwhile.
-    fn retire_replaced(&mut self) {
+    /// An engine that has nothing to do takes no step: whoever waits with it calls this.
+    pub fn retire_replaced(&mut self) {
         if let Some(old) = self.replaced.take() {
             self.finish_retiring(); // of the weights before those: one at a time
             self.retiring = old.retire();
