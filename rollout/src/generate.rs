@@ -103,7 +103,7 @@ impl Generator<'_> {
     /// # Errors
     /// The engine's.
     pub fn run(self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        self.threads.pin_caller();
+        let _enlisted = self.threads.enlist_caller();
         let Some(first) = self.first_model(is_stopping) else {
             return Ok(());
         };

@@ -45,7 +45,8 @@ pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
 pub use pass::{Pass, Piece};
 pub use session::{
-    EngineKind, EngineLoader, EngineModel, Haste, Logits, Products, Threads, build_info, probe,
+    EngineKind, EngineLoader, EngineModel, Enlisted, Haste, Logits, Products, Threads, build_info,
+    probe,
 };
 pub use spent::Spent;
 pub use stream::{PASS_LOGITS, PASS_TOKENS};

@@ -38,7 +38,7 @@ use binding::Bindings;
 pub use products::Products;
 use runtime::{Opening, runtime};
 pub use runtime::{build_info, probe};
-pub use threads::Threads;
+pub use threads::{Enlisted, Threads};
 use threads::{Gate, Spawner, in_background};
 
 /// What runs the model.
@@ -126,6 +126,7 @@ impl EngineLoader {
         match haste {
             Haste::Now => self.load_here(weights, haste),
             Haste::Background => {
+                let _apart = self.threads.hold_apart();
                 in_background(|| self.load_here(weights, haste)).map_err(no_thread)?
             }
         }
