@@ -41,13 +41,13 @@ judged() {
     again=yes
     return
   fi
-  verdict="$(awk -v value="$value" -v target="$target" "BEGIN { print value + 0 == value && value $operator target ? \"pass\" : \"FAIL\" }")"
+  verdict="$(awk -v value="$value" -v target="$target" "BEGIN { print ((value + 0 == value && value $operator target) ? \"pass\" : \"FAIL\") }")"
   [ "${6:-yes}" = yes ] || verdict="not judged: $6"
   figure "$name" "$(short "$value")${unit:+ $unit}" "$operator $target${unit:+ $unit}" "$verdict"
 }
 
-# short NUMBER: four digits of it.
-short() { awk -v value="$1" 'BEGIN { printf "%.4g", value }'; }
+# short NUMBER: four digits of it; anything else as it is.
+short() { awk -v value="$1" 'BEGIN { if (value + 0 == value) printf "%.4g", value; else printf "%s", value }'; }
 
 # calculate EXPRESSION NAME=VALUE...: by awk; nothing where a value is missing.
 calculate() {
