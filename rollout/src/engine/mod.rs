@@ -10,6 +10,7 @@
 //! - `packed`: matrices as our own products read them, made from each version of the weights
 //! - `library`: where the ONNX Runtime library is
 //! - `inputs`: a prompt as the model takes it
+//! - `rows`: the same with a cache in rows of fixed size, for a device
 //! - `schedule`: which responses are under way, and which come next
 //! - `pass`: new tokens of many sequences, packed
 //! - `group`: a group while it is generated
@@ -27,6 +28,7 @@ mod kernel;
 pub mod library;
 mod packed;
 mod pass;
+pub mod rows;
 mod sample;
 mod schedule;
 mod score;
@@ -45,7 +47,8 @@ pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
 pub use pass::{Pass, Piece};
 pub use session::{
-    EngineKind, EngineLoader, EngineModel, Haste, Logits, Products, Threads, build_info, probe,
+    EngineKind, EngineLoader, EngineModel, Haste, HeadSettings, Logits, Products, Provider,
+    RowHeads, RowModel, RowPass, RowSettings, Threads, build_info, probe,
 };
 pub use spent::Spent;
 pub use stream::{PASS_LOGITS, PASS_TOKENS};
