@@ -28,13 +28,13 @@ fn sampling(model: &Model, temperature: f32) -> Sampling {
     sampling
 }
 
-fn rows(
+fn row_model(
     model: &Model,
     weights: &Path,
     num_rows: usize,
     candidates: usize,
     sampling: &Sampling,
-) -> Rows {
+) -> RowModel {
     let settings = RowSettings {
         provider: Provider::Cpu(1),
         elements: Elements::F32,
@@ -45,16 +45,19 @@ fn rows(
         candidates,
         max_wanted: 16,
     };
-    let head = HeadSettings {
-        temperature: if sampling.temperature == 0.0 {
-            1.0
-        } else {
-            sampling.temperature
-        },
-        nucleus_p: sampling.nucleus_p,
-        banned: sampling.banned.iter().map(|&id| i64::from(id)).collect(),
-    };
-    let row_model = RowModel::load(&model.processor.config, weights, settings, head).unwrap();
+    let vocab_size = model.processor.config.text.vocab_size;
+    let head = HeadSettings::new(sampling, vocab_size);
+    RowModel::load(&model.processor.config, weights, settings, head).unwrap()
+}
+
+fn rows(
+    model: &Model,
+    weights: &Path,
+    num_rows: usize,
+    candidates: usize,
+    sampling: &Sampling,
+) -> Rows {
+    let row_model = row_model(model, weights, num_rows, candidates, sampling);
     Rows::new(row_model, sampling.clone())
 }
 
@@ -364,4 +367,52 @@ fn changed_weights(weights: &Path, folder: &Path) -> PathBuf {
     let path = folder.join("model.safetensors");
     std::fs::write(&path, bytes).unwrap();
     path
+}
+
+#[test]
+fn the_engines_loop_is_the_same_over_rows() {
+    let model = Model::load();
+    let sampling = sampling(&model, 0.0);
+    let mut engine = model.engine(settings(&model, &sampling));
+    for job in model.jobs(4) {
+        engine.submit(job).unwrap();
+    }
+    let expected = finish(&mut engine);
+    for num_rows in [1, 3, 16] {
+        let device = row_model(&model, &model.weights, num_rows, 64, &sampling);
+        let mut engine = Engine::on_device(settings(&model, &sampling), device, PolicyVersion(3));
+        for job in model.jobs(4) {
+            engine.submit(job).unwrap();
+        }
+        let got = finish(&mut engine);
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_eq!(got.ticket, expected.ticket);
+            assert_eq!(got.responses.len(), 4);
+            for (got, expected) in got.responses.iter().zip(&expected.responses) {
+                assert_eq!(got.token_ids, expected.token_ids, "{num_rows} rows");
+                assert_eq!(got.finish_reason, expected.finish_reason);
+                assert_eq!(got.last_version, PolicyVersion(3));
+                let streams = [
+                    (&got.rollout_logprobs, &expected.rollout_logprobs),
+                    (&got.entropies, &expected.entropies),
+                    (&got.blank_logprobs, &expected.blank_logprobs),
+                    (&got.blank_entropies, &expected.blank_entropies),
+                ];
+                for (got, expected) in streams {
+                    assert_eq!(got.len(), expected.len());
+                    let close = |(got, expected): (&f32, &f32)| (got - expected).abs() < TOLERANCE;
+                    assert!(
+                        got.iter().zip(expected).all(close),
+                        "{got:?}, not {expected:?}"
+                    );
+                }
+            }
+        }
+        assert!(engine.is_idle() && engine.has_room());
+        engine
+            .replace_weights(&model.weights, PolicyVersion(4))
+            .unwrap();
+        assert_eq!(engine.version(), PolicyVersion(4));
+    }
 }

@@ -8,17 +8,14 @@ use std::ops::Range;
 
 use super::inputs::{PromptInputs, to_i64};
 use super::sample::score_rows;
-use super::session::{RowHeads, RowModel, RowPass};
+use super::session::{HeadSettings, RowHeads, RowModel, RowPass};
 use super::stream::PASS_TOKENS;
 use crate::error::{Error, Result};
 use crate::sampler::{Draw, Sampler, Sampling, Scored};
 
 /// A prompt in the cache, until it is given back.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PromptRow {
-    row: usize,
-    tokens: usize,
-}
+pub struct PromptRow(usize);
 
 /// A response's row, until it is given back.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +44,8 @@ pub struct Rows {
     /// Free rows of responses: the first ones are taken first, as a step goes over all up to the last in use.
     free_rows: BTreeSet<usize>,
     free_prompts: BTreeSet<usize>,
+    /// Of the free ones, how many are promised: of responses, of prompts.
+    promised: [usize; 2],
     /// Rows of logits that were brought to the host.
     num_fetched: u64,
 }
@@ -74,6 +73,7 @@ impl Rows {
             free_prompts: (decoded..scratch).collect(),
             sampler: Sampler::new(sampling),
             model,
+            promised: [0; 2],
             num_fetched: 0,
         }
     }
@@ -95,6 +95,26 @@ impl Rows {
         prompt_tokens + response_tokens <= self.model.settings().slots + 1
     }
 
+    /// Draws tokens another way from here on.
+    pub fn set_sampling(&mut self, sampling: Sampling) {
+        let vocab_size = self.model.config().text.vocab_size;
+        self.model
+            .set_head(HeadSettings::new(&sampling, vocab_size));
+        self.sampler = Sampler::new(sampling);
+    }
+
+    /// Promises a response a row, and its prompt one where it has not been read; false, and nothing happens, when there is
+    /// none. What was promised is taken before anything else is.
+    pub(super) fn promise(&mut self, with_prompt: bool) -> bool {
+        let [rows, prompts] = self.promised;
+        let is_there =
+            rows < self.free_rows.len() && (!with_prompt || prompts < self.free_prompts.len());
+        if is_there {
+            self.promised = [rows + 1, prompts + usize::from(with_prompt)];
+        }
+        is_there
+    }
+
     /// Reads a prompt; with it come the logits [V] of the first token. None while no row for prompts is free.
     ///
     /// # Errors
@@ -103,9 +123,9 @@ impl Rows {
         let Some(row) = self.free_prompts.pop_first() else {
             return Ok(None);
         };
+        self.promised[1] = self.promised[1].saturating_sub(1);
         let logits = self.read_prompt(row, prompt)?;
-        let tokens = prompt.len();
-        Ok(Some((PromptRow { row, tokens }, logits)))
+        Ok(Some((PromptRow(row), logits)))
     }
 
     /// Copies a prompt to a row for one more response. None while none is free.
@@ -116,13 +136,14 @@ impl Rows {
         let Some(row) = self.free_rows.pop_first() else {
             return Ok(None);
         };
-        self.model.copy_row(prompt.row, row)?;
+        self.promised[0] = self.promised[0].saturating_sub(1);
+        self.model.copy_row(prompt.0, row)?;
         Ok(Some(ResponseRow(row)))
     }
 
     /// Takes a prompt's row back: no more responses to it begin.
     pub fn give_back_prompt(&mut self, prompt: PromptRow) {
-        self.free_prompts.insert(prompt.row);
+        self.free_prompts.insert(prompt.0);
     }
 
     /// Takes a response's row back.

@@ -1,3 +1,6 @@
+//! Draws from heads: the shares of the row, and what asks for the row.
+#![expect(clippy::cast_possible_truncation, reason = "what a head says is f32")]
+
 use super::*;
 use crate::sampler::{Distribution, Sampling, uniform};
 
@@ -30,7 +33,7 @@ fn draws(sampling: &Sampling, candidates: usize, count: usize) -> (Vec<usize>, u
     let mut order: Vec<usize> = (0..VOCAB).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     order.truncate(candidates);
-    let ids: Vec<i32> = order.iter().map(|&id| id as i32).collect();
+    let ids: Vec<i32> = order.iter().map(|&id| i32::try_from(id).unwrap()).collect();
     let candidate_logits: Vec<f32> = order.iter().map(|&id| logits[id]).collect();
     let share = |id: usize| distribution.logprob(logits[id]).exp();
     let banned = (0..VOCAB).filter(|&id| id >= sampling.num_tokens || id == 3 || id == 50);

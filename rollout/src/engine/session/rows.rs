@@ -8,6 +8,7 @@ use models::checkpoint::F32Layout;
 use models::config::ModelConfig;
 use models::graph::{Elements, Form, Operators, Trt};
 use models::image::Grid;
+use models::onnx::size;
 use ort::memory::MemoryInfo;
 use ort::session::{IoBinding, Session, SessionOutputs};
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor};
@@ -22,7 +23,7 @@ use super::weights::Weights;
 use super::{check, check_weights};
 use crate::engine::stream::PASS_TOKENS;
 use crate::error::{Error, Result};
-use crate::sampler::RowHead;
+use crate::sampler::{RowHead, Sampling};
 
 const CONTEXT: &str = "running the decoder";
 
@@ -310,6 +311,25 @@ impl RowHeads {
 }
 
 impl HeadSettings {
+    /// What a sampler of these settings needs to hear.
+    #[must_use]
+    pub fn new(sampling: &Sampling, vocab_size: usize) -> Self {
+        let padding = sampling.num_tokens.min(vocab_size)..vocab_size;
+        let named = sampling.banned.iter().map(|&id| i64::from(id));
+        let mut banned: Vec<i64> = named.chain(padding.map(size)).collect();
+        banned.retain(|&id| id < size(vocab_size));
+        banned.sort_unstable();
+        banned.dedup();
+        Self {
+            temperature: match sampling.temperature {
+                0.0 => 1.0,
+                temperature => temperature,
+            },
+            nucleus_p: sampling.nucleus_p,
+            banned,
+        }
+    }
+
     /// The graph wants one at least; what it says of that one is not used.
     fn banned_input(&self) -> Vec<i64> {
         if self.banned.is_empty() {
