@@ -416,3 +416,45 @@ fn the_engines_loop_is_the_same_over_rows() {
         assert_eq!(engine.version(), PolicyVersion(4));
     }
 }
+
+#[test]
+fn a_layout_in_which_nothing_could_run_is_refused() {
+    let model = Model::load();
+    let config = &model.processor.config;
+    let sampling = sampling(&model, 1.0);
+    let good = RowSettings {
+        provider: Provider::Cpu(1),
+        elements: Elements::F32,
+        operators: Operators::Native,
+        rows: 4,
+        decoded_rows: 2,
+        slots: 64,
+        candidates: 4,
+        max_wanted: 16,
+    };
+    let few = RowSettings {
+        rows: 3,
+        ..good.clone()
+    };
+    let half = RowSettings {
+        elements: Elements::Bf16,
+        ..good
+    };
+    for (settings, reason) in [(few, "2 responses need 4 rows"), (half, "use f32")] {
+        let head = HeadSettings::new(&sampling, config.text.vocab_size);
+        let refused = RowModel::load(config, &model.weights, settings, head).unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
+    // Longer than a row.
+    let device = row_model(&model, &model.weights, 1, 4, &sampling);
+    let settings = EngineSettings {
+        max_response_tokens: 250,
+        ..settings(&model, &sampling)
+    };
+    let mut engine = Engine::on_device(settings, device, PolicyVersion(0));
+    let refused = engine
+        .submit(model.jobs(1).remove(0))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("--max-response-tokens"), "{refused}");
+}

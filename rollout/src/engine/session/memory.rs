@@ -234,3 +234,49 @@ fn problem(message: String) -> Error {
         message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::session::runtime::environment;
+
+    #[test]
+    fn rows_of_a_tensor_are_read_and_written_in_place() {
+        environment().unwrap();
+        let memory = Memory::host();
+        // Exact in bf16, but for the last one.
+        let given = [1.0, -2.5, 0.0, 3.0, 256.0, 1.003];
+        // Copies of bf16 tensors are not among these: ONNX Runtime refuses them in the graph that `ort` copies with.
+        for (elements, last) in [(Elements::F32, 1.003_f32)] {
+            let mut tensor = memory.tensor(elements, &[3, 2]).unwrap();
+            memory.write(&mut tensor, elements, &given).unwrap();
+            let source = host_tensor(elements, &[1, 2], &[7.0, 8.0]).unwrap();
+            let mut view = memory.rows(&mut tensor, 1..2).unwrap();
+            source.copy_into(&mut view.tensor).unwrap();
+            let view = memory.rows(&mut tensor, 1..3).unwrap();
+            assert_eq!(
+                numbers(&view.tensor.into_dyn()).unwrap(),
+                [7.0, 8.0, 256.0, last]
+            );
+            assert_eq!(
+                numbers(&tensor.into_dyn()).unwrap(),
+                [1.0, -2.5, 7.0, 8.0, 256.0, last]
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        environment().unwrap();
+        let memory = Memory::host();
+        let mut tensor = memory.tensor(Elements::Bf16, &[3, 2]).unwrap();
+        let error = memory.rows(&mut tensor, 2..4).unwrap_err().to_string();
+        assert!(error.contains("rows 2..4 of a tensor of 3 rows"), "{error}");
+        assert!(memory.rows(&mut tensor, 1..1).is_err());
+        assert!(
+            memory
+                .write(&mut tensor, Elements::Bf16, &[0.0; 5])
+                .is_err()
+        );
+    }
+}

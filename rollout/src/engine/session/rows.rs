@@ -48,9 +48,9 @@ pub struct RowSettings {
     pub elements: Elements,
     /// Whether TensorRT's newest operators may be used.
     pub operators: Operators,
-    /// Rows of the cache.
+    /// Rows of the cache: those for responses, one at least for prompts, and one for what is scored.
     pub rows: usize,
-    /// Most rows of a pass that brings each one token; those with more tokens have one row.
+    /// Rows for responses, which are the most of a pass that brings each one token; one of more tokens has one row.
     pub decoded_rows: usize,
     /// Slots of a row: prompt and response together.
     pub slots: usize,
@@ -109,6 +109,7 @@ impl RowModel {
         head: HeadSettings,
     ) -> Result<Self> {
         let layout = F32Layout::new(&models::names::tensors(config));
+        settings.check()?;
         check_weights(weights_file, &layout)?;
         let form = Form::Trt(Trt {
             elements: settings.elements,
@@ -275,6 +276,28 @@ impl RowModel {
     /// No such row, or ONNX Runtime's.
     pub fn fetch(&self, heads: &mut RowHeads, row: usize) -> Result<Vec<f32>> {
         self.memory.fetch_row(&mut heads.rows, row)
+    }
+}
+
+impl RowSettings {
+    /// Refuses a layout in which nothing could run.
+    fn check(&self) -> Result<()> {
+        let least = self.decoded_rows + 2;
+        let counts = [self.decoded_rows, self.slots, self.max_wanted];
+        if counts.contains(&0) || self.rows < least {
+            return Err(Error::Cache {
+                reason: format!(
+                    "{} rows of {} slots: {} responses need {least} rows",
+                    self.rows, self.slots, self.decoded_rows
+                ),
+            });
+        }
+        if self.elements == Elements::Bf16 && !self.provider.has_profiles() {
+            return Err(Error::Cache {
+                reason: "the CPU computes nothing in bf16: use f32".to_owned(),
+            });
+        }
+        Ok(())
     }
 }
 
