@@ -130,11 +130,11 @@ impl Batch {
             .collect()
     }
 
-    /// Total rewards of the greedy responses, one per group that has one.
+    /// Total rewards of the greedy responses, one per group; none unless every group has one.
     #[must_use]
-    pub fn greedy_rewards(&self) -> Vec<f32> {
-        let rewards = self.groups.iter().filter_map(|group| group.greedy_reward);
-        rewards.map(|reward| reward.total).collect()
+    pub fn greedy_rewards(&self) -> Option<Vec<f32>> {
+        let rewards = self.groups.iter().map(|group| group.greedy_reward);
+        rewards.map(|reward| Some(reward?.total)).collect()
     }
 
     /// The groups' spans in the responses.

@@ -240,7 +240,9 @@ fn load(dir: &Path) -> Result<Saved> {
         "{TRAINER}: format {}, expected {FORMAT}",
         state.format
     );
-    let kept = decode_records(&fs::read(dir.join(RECORDS)).context(RECORDS)?).context(RECORDS)?;
+    let kept = decode_records(&fs::read(dir.join(RECORDS)).context(RECORDS)?).with_context(|| {
+        format!("{RECORDS}, the groups that the run had left over: what another build wrote, that build alone resumes")
+    })?;
     let tickets: Vec<Ticket> = kept.iter().map(|record| record.ticket).collect();
     ensure!(
         tickets == state.surplus_tickets,

@@ -326,7 +326,43 @@ fn chunks(count: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LOGITS, MIN_POSITIONS, chunks};
+    use tch::{Device, Kind, Tensor, no_grad};
+
+    use super::{Derivatives, MAX_LOGITS, MIN_POSITIONS, chunks, entropy, kl};
+
+    /// Whatever the loss depends on: what libtorch's graph gives.
+    #[test]
+    fn derivatives_by_logits_are_those_of_the_graph() {
+        const TEMPERATURE: f64 = 0.7;
+        tch::manual_seed(3);
+        let tensor = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let (logits, other) = (tensor(&[3, 7]).set_requires_grad(true), tensor(&[3, 7]));
+        let targets = Tensor::from_slice(&[2_i64, 0, 6]);
+        let [g, a, b] = [tensor(&[3]), tensor(&[3]), tensor(&[3])];
+        let reference = other.log_softmax(-1, Kind::Float);
+        for (has_entropy, has_kl) in [(false, false), (true, false), (false, true), (true, true)] {
+            let all = (&logits / TEMPERATURE).log_softmax(-1, Kind::Float);
+            let logprobs = all.gather(1, &targets.unsqueeze(1), false).squeeze_dim(1);
+            let mut loss = logprobs * &g;
+            if has_entropy {
+                loss += entropy(&all) * &a;
+            }
+            if has_kl {
+                loss += kl(&all, &reference) * &b;
+            }
+            let sum = loss.sum(Kind::Float);
+            let expected = Tensor::run_backward(&[sum], &[&logits], false, false).remove(0);
+            let derivatives = Derivatives {
+                targets: targets.shallow_clone(),
+                of_logprobs: g.shallow_clone(),
+                of_entropies: has_entropy.then(|| a.shallow_clone()),
+                of_kl: has_kl.then(|| (reference.copy(), b.shallow_clone())),
+            };
+            let got = no_grad(|| derivatives.by_logits(all.detach().copy(), TEMPERATURE)).unwrap();
+            let difference = (got - expected).abs().max().double_value(&[]);
+            assert!(difference < 1e-6, "{has_entropy} {has_kl}: {difference}");
+        }
+    }
 
     #[test]
     fn chunks_cover_every_position_once() {

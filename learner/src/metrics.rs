@@ -125,8 +125,7 @@ impl StepReport {
             ("reward/format", part(|reward| reward.format)),
             ("reward/overlong", part(|reward| reward.overlong)),
         ]);
-        let greedy = self.batch.greedy_rewards();
-        if !greedy.is_empty() {
+        if let Some(greedy) = self.batch.greedy_rewards() {
             let greedy = Summary::new(greedy.into_iter().map(f64::from));
             metrics.push(("critic/greedy_score", greedy.mean));
         }

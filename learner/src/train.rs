@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use shared::config::{ImportanceCorrection, KlIn, LearnerArgs, Resolved};
+use anyhow::{Result, ensure};
+use shared::config::{Advantage, ImportanceCorrection, KlIn, LearnerArgs, Resolved};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::record::Precision;
@@ -90,7 +90,7 @@ impl Trainer {
         timing.reference = clock.lap();
         let kl_coef = self.kl.coefficient();
         let (rewards, reference_kl) = self.rewards(&batch, &reference_logprobs);
-        let mut advantages = self.advantages(&batch, &rewards);
+        let mut advantages = self.advantages(&batch, &rewards)?;
         let tor = self.token_weights(&batch);
         for (advantage, factor) in advantages.iter_mut().zip(&tor.advantage_factors) {
             *advantage *= factor;
@@ -178,7 +178,7 @@ impl Trainer {
         }
     }
 
-    fn advantages(&self, batch: &Batch, rewards: &[f32]) -> Vec<f32> {
+    fn advantages(&self, batch: &Batch, rewards: &[f32]) -> Result<Vec<f32>> {
         let lens: Vec<usize> = batch
             .responses
             .iter()
@@ -186,7 +186,12 @@ impl Trainer {
             .collect();
         let (kind, pass_k) = (self.resolved.advantage, self.resolved.pass_k);
         let (spans, greedy) = (batch.group_spans(), batch.greedy_rewards());
-        advantages(kind, rewards, &spans, &lens, pass_k, &greedy)
+        ensure!(
+            kind != Advantage::Remax || greedy.is_some(),
+            "a group without the reward of its greedy response"
+        );
+        let greedy = greedy.unwrap_or_default();
+        Ok(advantages(kind, rewards, &spans, &lens, pass_k, &greedy))
     }
 
     fn token_weights(&self, batch: &Batch) -> TokenWeights {

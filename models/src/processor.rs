@@ -246,7 +246,7 @@ pub fn check_text_of_qwen(text: &str) -> Result<()> {
 
 fn holds_control_token(token: &str) -> String {
     format!(
-        "its text holds the control token {token}, which the model would obey instead of reading it: take it out of the data"
+        "its text holds the control token {token}, which the model would obey instead of reading it: take it out of the data, or of the prompt template"
     )
 }
 

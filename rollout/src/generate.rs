@@ -122,7 +122,7 @@ impl Generator<'_> {
                 && (engine.is_idle() || self.when.is_due(steps_waited))
                 && let Some(new) = next_model.take()
             {
-                engine.set_model(new.model, new.version);
+                engine.set_model(new.model, new.version)?;
                 steps_waited = 0;
                 publication = new.publication;
             }
@@ -150,6 +150,7 @@ impl Generator<'_> {
                 under_way.insert(prompt.ticket, prompt);
             }
             if engine.is_idle() {
+                engine.retire_replaced();
                 // Two sources, and one prompt that may be waiting for the other.
                 let is_over = clocks.waiting(Stage::Generate, || {
                     select! {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
+#[path = "common/outcome.rs"]
+mod outcome;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -11,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::fixtures;
+use outcome::{refused, succeeded};
 use serde_json::{Value, json};
 
 fn rollout(folder: &Path, flags: &[&str]) -> Command {
@@ -34,19 +37,6 @@ fn generate(folder: &Path, flags: &[&str]) -> Output {
     command.arg("--model").arg(fixtures().join("model"));
     command.args(["--max-response-tokens", "6", "--threads", "1"]);
     command.args(flags).output().unwrap()
-}
-
-fn succeeded(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// One line, and a failure.
-fn refused(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8(output.stderr.clone()).unwrap();
-    text.lines().last().unwrap().to_owned()
 }
 
 /// Three questions about two figures; the second one's image is missing.

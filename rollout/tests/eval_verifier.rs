@@ -2,31 +2,21 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
+#[path = "common/outcome.rs"]
+mod outcome;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use common::fixtures;
+use outcome::{refused, succeeded};
 use serde_json::{Value, json};
 
 fn rollout(folder: &Path, flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout"));
     command.current_dir(folder).arg("eval").args(flags);
     command.output().unwrap()
-}
-
-fn succeeded(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// One line, and a failure.
-fn refused(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8(output.stderr.clone()).unwrap();
-    text.lines().last().unwrap().to_owned()
 }
 
 fn lines(path: &Path) -> Vec<Value> {
@@ -181,4 +171,6 @@ fn an_evaluation_goes_on_with_the_verifier_that_it_began_with() {
         message.contains("--verifier has no effect on wemath"),
         "{message}"
     );
+    let message = refused(&run(&["--verifier-timeout-s", "5"]));
+    assert!(message.contains("--verifier-command may take"), "{message}");
 }

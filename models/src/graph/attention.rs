@@ -25,7 +25,7 @@ pub struct Pass {
     pub form: Form,
 }
 
-/// `residual + attention(x)` of decoder layer `layer`: x, normalised, and residual f32 `[T, E]`.
+/// `residual + attention(x)` of decoder layer `layer`: x, normalised, and residual `[T, E]`.
 pub fn text_attention(
     graph: &mut Graph,
     weights: Weights<'_>,

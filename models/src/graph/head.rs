@@ -7,7 +7,7 @@
 //! | `temperature` | f32 `[1]` | above 0; logits are divided by it |
 //! | `nucleus_p` | f32 `[1]` | mass of the nucleus, below 1 |
 //! | `chosen` | i64 `[R]` | the token of each row to score; 0 where there is none |
-//! | `banned` | i64 `[N]` | tokens that may not be drawn, at least one |
+//! | `banned` | i64 `[N]` | tokens that may not be drawn, at least one, each once: padding of the vocabulary too |
 //!
 //! | output | type | |
 //! |---|---|---|

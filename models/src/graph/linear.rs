@@ -23,7 +23,7 @@ pub enum Plus<'a> {
     Residual(&'a Value),
 }
 
-/// `x W^T + plus`: x f32 `[T, I]` to f32 `[T, O]`; `names` are matrices that stand one above the other.
+/// `x W^T + plus`: x `[T, I]` to `[T, O]`; `names` are matrices that stand one above the other.
 pub fn linear(
     graph: &mut Graph,
     weights: Weights<'_>,

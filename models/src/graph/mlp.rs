@@ -19,7 +19,7 @@ pub struct Mlp {
     pub form: Form,
 }
 
-/// `residual + down(silu(gate(x)) * up(x))`: x, residual f32 `[T, E]`. `name` gives the published name of a tensor of this MLP,
+/// `residual + down(silu(gate(x)) * up(x))`: x, residual `[T, E]`. `name` gives the published name of a tensor of this MLP,
 /// such as `gate_proj.weight`.
 pub fn mlp(
     graph: &mut Graph,

@@ -93,6 +93,10 @@ fn device_graphs_pass_the_onnx_checker_and_have_types_that_their_runtimes_take()
         },
     );
     let Some(graphs) = checked(folder.path()) else {
+        assert!(
+            std::env::var_os("ONNX_CHECKER_PYTHON").is_none(),
+            "ONNX_CHECKER_PYTHON has no `onnx`"
+        );
         println!("skipped: no python3 with `onnx`");
         return;
     };

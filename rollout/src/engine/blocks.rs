@@ -113,8 +113,8 @@ impl Blocks {
         spent: &mut Spent,
     ) -> Result<Vec<Scored>> {
         let start = Instant::now();
-        let read: Vec<_> = tokens.iter().filter_map(read_token).collect();
-        let logits = decode::decode(&mut self.model, &mut self.cache, &read)?;
+        let read = tokens.iter().map(read_token);
+        let logits = decode::decode(&mut self.model, &mut self.cache, read)?;
         spent.decode += start.elapsed();
         let start = Instant::now();
         let uniforms: Vec<Option<f64>> = tokens.iter().map(|token| token.uniform).collect();
@@ -160,13 +160,13 @@ impl Blocks {
     }
 }
 
-fn read_token<'a>(token: &NextToken<'a>) -> Option<decode::NextToken<'a>> {
+fn read_token<'a>(token: &NextToken<'a>) -> Result<decode::NextToken<'a>> {
     let (Some(PromptPlace::Blocks(prompt)), ResponsePlace::Blocks(blocks)) =
         (token.prompt, token.response)
     else {
-        return None;
+        return Err(Error::OtherEngine);
     };
-    Some(decode::NextToken {
+    Ok(decode::NextToken {
         token_id: token.token_id,
         position: token.position,
         prompt_blocks: prompt,

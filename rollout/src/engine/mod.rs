@@ -153,14 +153,15 @@ impl Engine {
 
     /// Goes on with other weights. Responses under way keep what is cached of their prompt and say so in their versions.
     ///
-    /// # Panics
-    /// On a device, which has [`Self::replace_weights`].
-    pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) {
+    /// # Errors
+    /// An engine on a device, which has [`Self::replace_weights`].
+    pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) -> Result<()> {
         let Backend::Blocks(blocks) = &mut self.backend else {
-            panic!("an engine on a device takes weights, not models");
+            return Err(Error::OtherEngine);
         };
         blocks.set_model(model);
         self.version = version;
+        Ok(())
     }
 
     /// The same on a device, where the weights of a published file are written over those in use.
@@ -169,14 +170,18 @@ impl Engine {
     /// Not this model's weights, which changes nothing, a file that cannot be read, or an engine on the CPU.
     pub fn replace_weights(&mut self, weights: &Path, version: PolicyVersion) -> Result<()> {
         let Backend::Rows(rows) = &mut self.backend else {
-            return Err(Error::Weights {
-                path: weights.to_path_buf(),
-                reason: "an engine on the CPU takes a model made of it".to_owned(),
-            });
+            return Err(Error::OtherEngine);
         };
         rows.model_mut().replace_weights(weights)?;
         self.version = version;
         Ok(())
+    }
+
+    /// Frees what was replaced. Not before the first step with new weights, which asks for much memory: it would wait for
+    /// every piece that is given back meanwhile.
+    /// An engine that has nothing to do takes no step: whoever waits with it calls this.
+    pub fn retire_replaced(&mut self) {
+        self.backend.retire_replaced();
     }
 
     /// Draws tokens another way from here on. To be called when idle: what is under way would change its distribution.
@@ -237,7 +242,7 @@ impl Engine {
         self.schedule()?;
         let tokens = self.run()?;
         self.accept(&tokens);
-        self.backend.retire_replaced();
+        self.retire_replaced();
         self.finish()
     }
 

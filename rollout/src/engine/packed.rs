@@ -59,8 +59,8 @@ pub(super) fn pack(weights: &Path, layout: &[PackedMatrix]) -> Result<Vec<Packed
                 Numbers::Float => Packed::Float(pack_floats(matrix, source)),
                 Numbers::Int8 => Packed::Int8(quantize_matrix(matrix, source)),
             };
-            // Bit by bit: to unmap all of a file that was read keeps every thread that asks for memory waiting for as long as a
-            // step takes. Without it that happens in the end.
+            // Pages are given back matrix by matrix: to unmap all of them at once locks the address space for as long as a step
+            // takes, and whoever asks for memory waits.
             // SAFETY: what is read again comes from the file again.
             let _ = unsafe {
                 file.unchecked_advise_range(UncheckedAdvice::DontNeed, matrix.source, length)

@@ -25,7 +25,7 @@ pub(super) struct Schedule {
 struct Waiting {
     group: u64,
     next_response: usize,
-    group_size: usize,
+    num_responses: usize,
 }
 
 impl Schedule {
@@ -38,13 +38,13 @@ impl Schedule {
         }
     }
 
-    /// Queues the `group_size` responses of a group. Groups are served in the order they came.
-    pub(super) fn push(&mut self, group: u64, group_size: usize) {
-        if group_size > 0 {
+    /// Queues the `num_responses` responses of a group. Groups are served in the order they came.
+    pub(super) fn push(&mut self, group: u64, num_responses: usize) {
+        if num_responses > 0 {
             self.waiting.push_back(Waiting {
                 group,
                 next_response: 0,
-                group_size,
+                num_responses,
             });
         }
     }
@@ -64,7 +64,7 @@ impl Schedule {
             return None;
         }
         front.next_response += 1;
-        if front.next_response == front.group_size {
+        if front.next_response == front.num_responses {
             self.waiting.pop_front();
         }
         self.rows.push(seat);
@@ -85,7 +85,7 @@ impl Schedule {
     pub(super) fn num_waiting(&self) -> usize {
         self.waiting
             .iter()
-            .map(|waiting| waiting.group_size - waiting.next_response)
+            .map(|waiting| waiting.num_responses - waiting.next_response)
             .sum()
     }
 

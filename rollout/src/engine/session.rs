@@ -11,7 +11,7 @@
 //! | `products` | the decoder's matrix products alone, to measure against |
 //! | `vision` | images to embeddings |
 //! | `rows` | the model with a cache in rows and weights that are inputs, for a device |
-//! | `row_pass` | one pass of it |
+//! | `row_settings`, `row_pass`, `row_heads` | its layout, one pass of it, what comes out of that |
 //! | `provider` | what runs such a graph |
 //! | `memory`, `weights`, `slots` | a device's memory, the weights and the cache in it |
 
@@ -20,7 +20,9 @@ mod memory;
 mod operators;
 mod products;
 mod provider;
+mod row_heads;
 mod row_pass;
+mod row_settings;
 mod rows;
 mod runtime;
 mod slots;
@@ -48,8 +50,10 @@ use crate::error::{Error, Result};
 use binding::Bindings;
 pub use products::Products;
 pub use provider::Provider;
+pub use row_heads::{HeadSettings, RowHeads};
 pub use row_pass::RowPass;
-pub use rows::{HeadSettings, RowHeads, RowModel, RowSettings};
+pub use row_settings::RowSettings;
+pub use rows::RowModel;
 use runtime::{Opening, runtime};
 pub use runtime::{build_info, probe};
 pub use threads::Threads;

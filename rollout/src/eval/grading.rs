@@ -49,6 +49,11 @@ fn start(args: &VerifierArgs) -> Result<Verifier> {
 
 /// Refuses what would be ignored.
 fn check(benchmark: Option<Benchmark>, given: GivenVerifier) -> Result<()> {
+    if given.timeout && !given.command {
+        bail!(
+            "--verifier-timeout-s is how long --verifier-command may take: give that too, or leave it out"
+        );
+    }
     let Some(benchmark) = benchmark.filter(|benchmark| !benchmark.has_free_answers()) else {
         return Ok(());
     };

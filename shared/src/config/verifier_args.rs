@@ -50,6 +50,8 @@ pub struct GivenVerifier {
     pub mode: bool,
     /// `--verifier-command`
     pub command: bool,
+    /// `--verifier-timeout-s`
+    pub timeout: bool,
     /// `--format-rule`
     pub format_rule: bool,
 }
@@ -62,6 +64,7 @@ impl GivenVerifier {
         Self {
             mode: is_given("verifier"),
             command: is_given("verifier_command"),
+            timeout: is_given("verifier_timeout_s"),
             format_rule: is_given("format_rule"),
         }
     }

@@ -140,8 +140,10 @@ impl Tile {
         let mut scores = [[Lanes::ZERO; HALVES]; Q];
         for d in 0..dim {
             let key = keys[d];
-            prefetch::line(block.values, 2 * d);
-            prefetch::line(block.values, 2 * d + 1);
+            // As many lines as the keys have.
+            for half in 0..HALVES {
+                prefetch::line(block.values, HALVES * d + half);
+            }
             for (query, scores) in queries.iter().zip(&mut scores) {
                 for (score, key) in scores.iter_mut().zip(key) {
                     *score = score.mul_add(query[d], key);

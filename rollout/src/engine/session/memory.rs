@@ -79,7 +79,36 @@ impl Memory {
         let staged = DynTensor::new(&Allocator::default(), element_type(elements), shape);
         let mut staged = staged.map_err(runtime(CONTEXT))?;
         fill(&mut staged, elements, numbers)?;
-        staged.copy_into(tensor).map_err(runtime(CONTEXT))
+        self.copy(&mut staged, tensor)
+    }
+
+    /// Copies a tensor to another of its type and shape; both lie here or on the host.
+    pub(super) fn copy(&self, source: &mut DynTensor, target: &mut DynTensor) -> Result<()> {
+        let types = [*source.data_type(), *target.data_type()];
+        if types != [TensorElementType::Bfloat16; 2] {
+            return source.copy_into(target).map_err(runtime(CONTEXT));
+        }
+        // ONNX Runtime refuses bf16 in the graph that `ort` copies with, and takes the same bits as integers.
+        let source = self.bits(source)?;
+        let mut target = self.bits(target)?;
+        let copied = source.tensor.copy_into(&mut target.tensor);
+        copied.map_err(runtime(CONTEXT))
+    }
+
+    /// The bits of a bf16 tensor, which lies here or on the host.
+    fn bits<'a>(&self, tensor: &'a mut DynTensor) -> Result<View<'a>> {
+        let host = Allocator::default();
+        let is_on_host = tensor.memory_info().allocation_device() == AllocationDevice::CPU;
+        let allocator = if is_on_host { &host } else { &self.allocator };
+        let shape: Vec<i64> = tensor.shape().to_vec();
+        let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+        let (data, bytes) = (tensor.data_ptr_mut().cast(), count * size_of::<bf16>());
+        // SAFETY: a number of bf16 is as wide as one of 16 bits; the view keeps the tensor borrowed.
+        let view = unsafe { lend(allocator, data, bytes, &shape, TensorElementType::Uint16) };
+        Ok(View {
+            tensor: view?,
+            of: PhantomData,
+        })
     }
 
     /// Rows of `tensor`, which lies here: those of its first axis, as a tensor of their own.
@@ -246,13 +275,12 @@ mod tests {
         let memory = Memory::host();
         // Exact in bf16, but for the last one.
         let given = [1.0, -2.5, 0.0, 3.0, 256.0, 1.003];
-        // Copies of bf16 tensors are not among these: ONNX Runtime refuses them in the graph that `ort` copies with.
-        for (elements, last) in [(Elements::F32, 1.003_f32)] {
+        for (elements, last) in [(Elements::F32, 1.003_f32), (Elements::Bf16, 1.0)] {
             let mut tensor = memory.tensor(elements, &[3, 2]).unwrap();
             memory.write(&mut tensor, elements, &given).unwrap();
-            let source = host_tensor(elements, &[1, 2], &[7.0, 8.0]).unwrap();
+            let mut source = host_tensor(elements, &[1, 2], &[7.0, 8.0]).unwrap();
             let mut view = memory.rows(&mut tensor, 1..2).unwrap();
-            source.copy_into(&mut view.tensor).unwrap();
+            memory.copy(&mut source, &mut view.tensor).unwrap();
             let view = memory.rows(&mut tensor, 1..3).unwrap();
             assert_eq!(
                 numbers(&view.tensor.into_dyn()).unwrap(),
@@ -273,6 +301,11 @@ mod tests {
         let error = memory.rows(&mut tensor, 2..4).unwrap_err().to_string();
         assert!(error.contains("rows 2..4 of a tensor of 3 rows"), "{error}");
         assert!(memory.rows(&mut tensor, 1..1).is_err());
+        // Neither another type, whose bits would be others, nor another shape.
+        let mut wide = memory.tensor(Elements::F32, &[3, 2]).unwrap();
+        assert!(memory.copy(&mut wide, &mut tensor).is_err());
+        let mut flat = memory.tensor(Elements::Bf16, &[6]).unwrap();
+        assert!(memory.copy(&mut flat, &mut tensor).is_err());
         assert!(
             memory
                 .write(&mut tensor, Elements::Bf16, &[0.0; 5])

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::check;
-use super::rows::RowSettings;
+use super::row_settings::RowSettings;
 use crate::engine::stream::PASS_TOKENS;
 use crate::error::{Error, Result};
 

@@ -6,16 +6,16 @@ use std::path::Path;
 
 use models::checkpoint::F32Layout;
 use models::config::ModelConfig;
-use models::graph::{Elements, Form, Operators, Trt};
+use models::graph::{Form, Trt};
 use models::image::Grid;
-use models::onnx::size;
 use ort::memory::MemoryInfo;
 use ort::session::{IoBinding, Session, SessionOutputs};
-use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor};
+use ort::value::{PrimitiveTensorElementType, Tensor};
 
 use super::memory::{Memory, host_tensor};
-use super::provider::{Profile, Provider};
+use super::row_heads::{HeadSettings, RowHeads, STATISTICS};
 use super::row_pass::RowPass;
+use super::row_settings::{RowSettings, profile};
 use super::runtime::runtime;
 use super::slots::Slots;
 use super::vision::{Vision, profile as vision_profile};
@@ -23,63 +23,8 @@ use super::weights::Weights;
 use super::{check, check_weights};
 use crate::engine::stream::PASS_TOKENS;
 use crate::error::{Error, Result};
-use crate::sampler::{RowHead, Sampling};
 
 const CONTEXT: &str = "running the decoder";
-
-/// What a device's head says of a row in f32; see `models::graph::head`.
-const STATISTICS: [&str; 8] = [
-    "log_totals",
-    "chosen_logprobs",
-    "entropies",
-    "banned_masses",
-    "candidate_masses",
-    "nucleus_masses",
-    "nucleus_entropies",
-    "renormalised_entropies",
-];
-
-/// How a [`RowModel`] is laid out.
-#[derive(Debug, Clone)]
-pub struct RowSettings {
-    /// What runs it.
-    pub provider: Provider,
-    /// Of weights, activations and the cache.
-    pub elements: Elements,
-    /// Whether TensorRT's newest operators may be used.
-    pub operators: Operators,
-    /// Rows of the cache: those for responses, one at least for prompts, and one for what is scored.
-    pub rows: usize,
-    /// Rows for responses, which are the most of a pass that brings each one token; one of more tokens has one row.
-    pub decoded_rows: usize,
-    /// Slots of a row: prompt and response together.
-    pub slots: usize,
-    /// Candidates per row.
-    pub candidates: usize,
-    /// Most rows of logits of a pass with one row.
-    pub max_wanted: usize,
-}
-
-/// What the head measures by.
-#[derive(Debug, Clone)]
-pub struct HeadSettings {
-    /// Above 0.
-    pub temperature: f32,
-    /// Mass of the nucleus.
-    pub nucleus_p: f32,
-    /// Tokens that may not be drawn; none twice, all in the vocabulary.
-    pub banned: Vec<i64>,
-}
-
-/// The head's outputs for R rows of logits, and the logits where they were made.
-#[derive(Debug)]
-pub struct RowHeads {
-    statistics: [Vec<f32>; STATISTICS.len()],
-    ids: Vec<i32>,
-    logits: Vec<f32>,
-    candidates: usize,
-    rows: DynTensor,
-}
 
 /// One model, whose weights are replaced in place.
 #[derive(Debug)]
@@ -279,90 +224,6 @@ impl RowModel {
     }
 }
 
-impl RowSettings {
-    /// Refuses a layout in which nothing could run.
-    fn check(&self) -> Result<()> {
-        let least = self.decoded_rows + 2;
-        let counts = [self.decoded_rows, self.slots, self.max_wanted];
-        if counts.contains(&0) || self.rows < least {
-            return Err(Error::Cache {
-                reason: format!(
-                    "{} rows of {} slots: {} responses need {least} rows",
-                    self.rows, self.slots, self.decoded_rows
-                ),
-            });
-        }
-        if self.elements == Elements::Bf16 && !self.provider.has_profiles() {
-            return Err(Error::Cache {
-                reason: "the CPU computes nothing in bf16: use f32".to_owned(),
-            });
-        }
-        Ok(())
-    }
-}
-
-impl RowHeads {
-    /// Rows of logits, R.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.statistics[0].len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What is said of row `row`, below [`Self::len`].
-    #[must_use]
-    pub fn row(&self, row: usize) -> RowHead<'_> {
-        let range = row * self.candidates..(row + 1) * self.candidates;
-        let of = |index: usize| self.statistics[index][row];
-        RowHead {
-            log_total: of(0),
-            chosen_logprob: of(1),
-            entropy: of(2),
-            banned_mass: of(3),
-            candidate_mass: of(4),
-            nucleus_entropy: of(6),
-            renormalised_entropy: of(7),
-            candidate_ids: &self.ids[range.clone()],
-            candidate_logits: &self.logits[range],
-        }
-    }
-}
-
-impl HeadSettings {
-    /// What a sampler of these settings needs to hear.
-    #[must_use]
-    pub fn new(sampling: &Sampling, vocab_size: usize) -> Self {
-        let padding = sampling.num_tokens.min(vocab_size)..vocab_size;
-        let named = sampling.banned.iter().map(|&id| i64::from(id));
-        let mut banned: Vec<i64> = named.chain(padding.map(size)).collect();
-        banned.retain(|&id| id < size(vocab_size));
-        banned.sort_unstable();
-        banned.dedup();
-        Self {
-            temperature: match sampling.temperature {
-                0.0 => 1.0,
-                temperature => temperature,
-            },
-            nucleus_p: sampling.nucleus_p,
-            banned,
-        }
-    }
-
-    /// The graph wants one at least; what it says of that one is not used.
-    fn banned_input(&self) -> Vec<i64> {
-        if self.banned.is_empty() {
-            vec![0]
-        } else {
-            self.banned.clone()
-        }
-    }
-}
-
 fn bind<T, const RANK: usize>(
     io: &mut IoBinding,
     name: &str,
@@ -390,42 +251,4 @@ fn missing(output: &str) -> Error {
         context: CONTEXT,
         message: format!("the graph has no output `{output}`"),
     }
-}
-
-/// Shapes of passes with up to so many rows, tokens of each and rows of logits.
-fn profile(
-    config: &ModelConfig,
-    settings: &RowSettings,
-    head: &HeadSettings,
-    [rows, width, wanted]: [usize; 3],
-) -> Profile {
-    let fixed = |size: usize| [size; 3];
-    let up_to = |most: usize| [1, most, most];
-    let (rows, width, wanted) = (up_to(rows), up_to(width), up_to(wanted));
-    let images = [1, 1.max(width[1] / 2), width[2]];
-    let text = &config.text;
-    let mut profile: Profile = vec![
-        ("input_ids".to_owned(), vec![rows, width]),
-        ("position_ids".to_owned(), vec![fixed(3), rows, width]),
-        (
-            "image_embeds".to_owned(),
-            vec![images, fixed(text.hidden_size)],
-        ),
-        ("image_rows".to_owned(), vec![rows, width]),
-        ("token_slots".to_owned(), vec![rows, width]),
-        ("logit_positions".to_owned(), vec![wanted]),
-        ("chosen".to_owned(), vec![wanted]),
-        ("banned".to_owned(), vec![fixed(head.banned_input().len())]),
-    ];
-    let heads = text.num_kv_heads;
-    for layer in 0..text.num_layers {
-        for kind in ["key", "value"] {
-            let [heads, slots, dim] = [heads, settings.slots, text.head_dim].map(fixed);
-            profile.push((
-                format!("past_{kind}.{layer}"),
-                vec![rows, heads, slots, dim],
-            ));
-        }
-    }
-    profile
 }

@@ -39,9 +39,7 @@ impl Slots {
             let mut tensor = memory.tensor(elements, &shape(num_rows))?;
             for row in 0..num_rows {
                 let mut view = memory.rows(&mut tensor, row..row + 1)?;
-                zeros
-                    .copy_into(&mut view.tensor)
-                    .map_err(runtime(CONTEXT))?;
+                memory.copy(&mut zeros, &mut view.tensor)?;
             }
             tensors.push(tensor);
         }
@@ -72,12 +70,10 @@ impl Slots {
     /// Copies a row, all of it, to a later one.
     pub(super) fn copy_row(&mut self, memory: &Memory, from: usize, to: usize) -> Result<()> {
         for tensor in &mut self.tensors {
-            let source = memory.rows(tensor, from..from + 1)?.tensor;
+            let mut source = memory.rows(tensor, from..from + 1)?.tensor;
             // The other view's borrow is over, its memory is not: rows of one tensor lie apart.
             let mut target = memory.rows(tensor, to..to + 1)?;
-            source
-                .copy_into(&mut target.tensor)
-                .map_err(runtime(CONTEXT))?;
+            memory.copy(&mut source, &mut target.tensor)?;
         }
         Ok(())
     }
