@@ -122,7 +122,7 @@ impl Generator<'_> {
                 && (engine.is_idle() || self.when.is_due(steps_waited))
                 && let Some(new) = next_model.take()
             {
-                engine.set_model(new.model, new.version);
+                engine.set_model(new.model, new.version)?;
                 steps_waited = 0;
                 publication = new.publication;
             }

@@ -163,7 +163,7 @@ fn with_provider(builder: SessionBuilder, kind: EngineKind) -> Result<SessionBui
         })
 }
 
-fn remedy(kind: EngineKind) -> String {
+pub(super) fn remedy(kind: EngineKind) -> String {
     let tensorrt = if kind == EngineKind::Trt {
         " --tensorrt"
     } else {
@@ -177,7 +177,7 @@ fn remedy(kind: EngineKind) -> String {
 }
 
 /// ONNX Runtime's environment: one per process by its own rule.
-fn environment() -> Result<&'static Environment> {
+pub(super) fn environment() -> Result<&'static Environment> {
     static ENVIRONMENT: OnceLock<Result<Environment, (PathBuf, String)>> = OnceLock::new();
     let made = ENVIRONMENT.get_or_init(|| {
         let path = library::path();
