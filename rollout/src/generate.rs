@@ -33,8 +33,6 @@ pub struct Generator<'a> {
     pub validator: Option<Validator>,
     /// Responses per prompt, G.
     pub group_size: usize,
-    /// Whether each group has a greedy response beside them.
-    pub has_greedy: bool,
     /// The compute threads, of which the generator's own is one.
     pub threads: Threads,
     /// When new weights are taken.
@@ -258,7 +256,7 @@ impl Generator<'_> {
         Job {
             ticket: prompt.ticket,
             group_size: self.group_size,
-            has_greedy: self.has_greedy,
+            has_greedy: self.seat.is_greedy_asked(),
             prompt: prompt.prompt.inputs.clone(),
             blank: prompt.prompt.blank_inputs.clone(),
         }
