@@ -205,6 +205,14 @@ impl Value {
         })
     }
 
+    /// Whether nothing in it stands for another number: surds and powers of pi.
+    pub(crate) fn is_constant(&self) -> bool {
+        let is_known = |atom: &Atom| matches!(atom, Atom::Prime(_) | Atom::Pi);
+        let sums = [&self.numerator, &self.denominator];
+        sums.iter()
+            .all(|sum| sum.0.keys().all(|monomial| monomial.keys().all(is_known)))
+    }
+
     /// k, when `self` is k times `other` and k is rational.
     pub(crate) fn ratio_to(
         &self,
