@@ -106,7 +106,7 @@ pub(super) fn is_rounding(
         BigInt::from(1),
         num_traits::pow(BigInt::from(10), decimals as usize),
     );
-    let nearly_million = BigRational::from(BigInt::from(999_999));
+    let nearly_million = BigRational::from(BigInt::from(999_998));
     let base = Expr::Number(unit * nearly_million);
     let shifted = Expr::Sum(vec![
         base.clone(),

@@ -188,11 +188,12 @@ impl Value {
         Ok(left == right)
     }
 
-    /// Whether a rational differs from a rational `other` by at most 1e-6 of it; `None` for other values.
+    /// Whether a rational differs from a rational `other` by at most 1e-6 of the larger one; `None` for other values.
     pub(crate) fn is_near(&self, other: &Self) -> Option<bool> {
         let (a, b) = (self.as_rational()?, other.as_rational()?);
         let million = BigRational::from(BigInt::from(1_000_000));
-        Some(!b.is_zero() && (a - &b).abs() * million <= b.abs())
+        let size = a.abs().max(b.abs());
+        Some(!b.is_zero() && (a - b).abs() * million <= size)
     }
 
     /// Whether it holds what has no rule, so that "different" may be said of equal values.

@@ -223,10 +223,10 @@ impl Fixed {
         !(self.is_tiny() && other.is_tiny()) && difference << EQUAL_BITS <= size
     }
 
-    /// Whether it differs from `other` by at most a millionth of it.
+    /// Whether it differs from `other` by at most a millionth of the larger one.
     pub(crate) fn is_near(&self, other: &Self) -> bool {
         let difference = (&self.0 - &other.0).abs();
-        !other.is_tiny() && difference * 1_000_000 <= other.0.abs()
+        !other.is_tiny() && difference * 1_000_000 <= self.0.abs().max(other.0.abs())
     }
 }
 

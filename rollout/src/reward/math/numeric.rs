@@ -47,7 +47,7 @@ pub(crate) fn same_function(expr: &Expr, gold: &Expr, fuel: &mut Fuel) -> Result
     Ok(num_valid >= NEEDED)
 }
 
-/// Whether a constant differs from the constant `gold` by at most a millionth of it.
+/// Whether a constant differs from the constant `gold` by at most a millionth of the larger one.
 pub(crate) fn is_near(expr: &Expr, gold: &Expr, fuel: &mut Fuel) -> Result<bool, Stop> {
     if has_variables(expr) || has_variables(gold) {
         return Ok(false);
