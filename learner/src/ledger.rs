@@ -22,6 +22,8 @@ pub enum Verdict {
     Stale,
     /// Without the baseline that the run needs: its ticket has to be generated again.
     Lacking,
+    /// A single response where responses are compared.
+    Alone,
     /// Nobody waits for it.
     Unexpected,
 }
@@ -113,6 +115,9 @@ impl Ledger {
         if !self.sampling.is_fresh(&record, current) {
             self.tally.num_stale += 1;
             return Verdict::Stale;
+        }
+        if self.sampling.compares_responses && record.responses.len() == 1 {
+            return Verdict::Alone;
         }
         if !self.sampling.has_baseline(&record) {
             self.tally.num_lacking += 1;

@@ -6,7 +6,8 @@
 //! A parameter that no backward pass has ever reached is left alone. One that was reached moves with every update from then
 //! on, by its momentum and the decay where its gradient is zero: PyTorch with `zero_grad(set_to_none=False)`. With the
 //! default there it would stand still whenever this update's backward pass passed it by; whether it does depends here on which
-//! responses are left out because their gradient is zero, and leaving them out must not change the result.
+//! responses are left out because their gradient is zero, and once a parameter has been reached leaving them out must not
+//! change the result.
 //!
 //! - `settings`: what it is told, the learning rate
 //! - `moments`: one parameter's state and step
@@ -190,27 +191,34 @@ impl AdamW {
                 "{}: {name}: one of its two moments is missing",
                 path.display()
             );
-            // Before there was a count for each, all of them had the run's.
-            let num_updates = match tensors.remove(&format!("{STEP}.{name}")) {
-                Some(count) => {
-                    ensure!(
-                        count.size() == [1],
-                        "{}: {STEP}.{name}: expected 1 number, got shape {:?}",
-                        path.display(),
-                        count.size()
-                    );
-                    u64::try_from(count.int64_value(&[0]))?
-                }
-                None => optimizer.num_updates,
+            let count = tensors.remove(&format!("{STEP}.{name}"));
+            let (Some(exp_avg), Some(exp_avg_sq)) = (exp_avg, exp_avg_sq) else {
+                ensure!(
+                    count.is_none(),
+                    "{}: {STEP}.{name}: a count without moments",
+                    path.display()
+                );
+                continue;
             };
-            if let (Some(exp_avg), Some(exp_avg_sq)) = (exp_avg, exp_avg_sq) {
-                let moments = Moments {
-                    num_updates,
-                    exp_avg,
-                    exp_avg_sq,
-                };
-                optimizer.moments.insert(name.clone(), moments);
-            }
+            // Before there was a count for each, all of them had the run's.
+            let all = optimizer.num_updates;
+            let num_updates = match &count {
+                Some(count) if count.size() == [1] => u64::try_from(count.int64_value(&[0])).ok(),
+                Some(_) => None,
+                None => Some(all),
+            };
+            let num_updates = num_updates.filter(|&own| own <= all).with_context(|| {
+                format!(
+                    "{}: {STEP}.{name}: expected one number from 0 to {all}",
+                    path.display()
+                )
+            })?;
+            let moments = Moments {
+                num_updates,
+                exp_avg,
+                exp_avg_sq,
+            };
+            optimizer.moments.insert(name.clone(), moments);
         }
         ensure!(
             tensors.is_empty(),

@@ -33,7 +33,7 @@ use crate::summary::Summary;
 use crate::tally::Tally;
 use crate::train::{Stepped, Trainer};
 use crate::update::{Policy, UpdateSettings};
-use crate::validation::{self, Validations};
+use crate::validation::{self, Standing, Validations};
 
 /// Tokens of the matrix products whose speed utilisation is measured by: a second or two of the largest models on a CPU.
 const MEASURED_TOKENS: usize = 512;
@@ -163,6 +163,7 @@ impl<'a> Run<'a> {
             max_staleness: args.max_staleness,
             group_filter: resolved.group_filter,
             needs_greedy: resolved.has_greedy_baseline(),
+            compares_responses: resolved.compares_responses(),
         };
         let saved_at = saved.as_ref().map(|saved| (saved.step, saved.source.tally));
         let kl = kl_controller(config, saved.as_ref());
@@ -218,8 +219,12 @@ impl<'a> Run<'a> {
             return Ok(()); // stopped before it came
         };
         let step = self.trainer.step;
-        self.log_row(step, &validation::metrics(&validation))?;
-        if self.validations.add(validation) {
+        let row = validation::metrics(&validation);
+        let standing = self.validations.add(validation)?;
+        if standing != Standing::OtherProblems {
+            self.log_row(step, &row)?;
+        }
+        if standing == Standing::Best {
             // What has come in since a checkpoint of this step does not make it another.
             if self.saved.is_none_or(|(saved, _)| saved != step) {
                 self.save()?;

@@ -17,6 +17,8 @@ pub struct Sampling {
     pub group_filter: GroupFilter,
     /// Whether a group is of no use without the reward of a greedy response.
     pub needs_greedy: bool,
+    /// Whether a group of one response teaches nothing.
+    pub compares_responses: bool,
 }
 
 /// Why a group is in no batch.
@@ -85,6 +87,7 @@ mod tests {
             max_staleness: 2,
             group_filter,
             needs_greedy: false,
+            compares_responses: true,
         }
     }
 

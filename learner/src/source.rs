@@ -91,6 +91,12 @@ impl Source {
             state.kept,
             state.tally,
         );
+        if !lacking.is_empty() {
+            tracing::info!(
+                "{} groups that were kept without a greedy response are generated again",
+                lacking.len()
+            );
+        }
         ledger.count_lacking(lacking.len());
         Ok(Self {
             model,
@@ -323,6 +329,12 @@ fn judge(
         Verdict::Lacking => bail!(
             "--advantage remax needs the reward of a greedy response, which the record of sample {sample_id} has not: stop \
              the rollouts and start those of this build, which look at what the run asks for"
+        ),
+        // A rollout asks what the run wants when it joins; the learner may have been started again with something else since.
+        Verdict::Alone => bail!(
+            "the group of sample {sample_id} has one response, and this run compares the responses of a group: stop the rollouts \
+             and start them with --group-size of at least 2, or give --advantage remax or reinforce-plus-plus with \
+             --group-filter off"
         ),
         Verdict::Unexpected => {
             tracing::debug!("ticket {ticket} ({sample_id}): not awaited, dropped");

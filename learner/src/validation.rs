@@ -23,6 +23,17 @@ const MAX_ATTEMPTS: u32 = 3;
 const SAY_FIRST: Duration = Duration::from_secs(10);
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
+/// What an answer is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: it is about other problems than those before.
+    OtherProblems,
+    /// A figure of the run.
+    Counts,
+    /// And its version is the best so far of those that have a checkpoint.
+    Best,
+}
+
 /// What was asked and answered.
 #[derive(Debug)]
 pub struct Validations {
@@ -69,7 +80,7 @@ impl Validations {
 
     /// Takes in what was answered up to the checkpoint of a step; its own answer is asked for where it is missing.
     fn remember(&mut self, step: u64) -> Result<()> {
-        // A file alone may be the answer to a learner that died before it took it.
+        // A file alone may be the answer to a learner that died before it took it; only what counts has a row.
         let is_answered = is_logged(&self.run_dir, step)?;
         self.answers = validation::read_all(&self.run_dir)?;
         self.answers
@@ -82,10 +93,9 @@ impl Validations {
         self.best = best::step(&self.run_dir).and_then(of);
         match of(step) {
             None => self.expect(step),
-            // Killed between the checkpoint and the link to it. What was asked other problems was not to count.
+            // Killed between the checkpoint and the link to it.
             Some(answer) => {
-                let is_alike = self.best.as_ref().is_none_or(|b| b.is_comparable(&answer));
-                if step > 0 && is_alike && self.is_better(&answer) {
+                if step > 0 && self.is_better(&answer) {
                     best::link(&self.run_dir, step)?;
                     self.best = Some(answer);
                 }
@@ -158,8 +168,8 @@ impl Validations {
         Ok(validation)
     }
 
-    /// Takes an answer in; true when its version is the best so far of those that have a checkpoint.
-    pub fn add(&mut self, validation: Validation) -> bool {
+    /// Takes an answer in. One that does not count loses its file: a resumed run asks again.
+    pub fn add(&mut self, validation: Validation) -> Result<Standing> {
         // The first answer after a resume may be to other problems: the user changed them.
         let is_alike = self.answers[self.num_before..]
             .first()
@@ -170,9 +180,11 @@ impl Validations {
                  same --validation-data and --validation-limit",
                 validation.version
             );
+            validation::forget(&self.run_dir, validation.version)?;
+            return Ok(Standing::OtherProblems);
         }
         // The model that the run began with needs no checkpoint.
-        let is_best = is_alike && validation.version.0 > 0 && self.is_better(&validation);
+        let is_best = validation.version.0 > 0 && self.is_better(&validation);
         let remark = match self.start(&validation) {
             _ if !is_best => String::new(),
             Some(start) if validation.accuracy <= start.accuracy => format!(
@@ -186,13 +198,14 @@ impl Validations {
             validation.version,
             validation.line()
         );
-        if is_best {
+        let standing = if is_best {
             self.best = Some(validation.clone());
-        }
-        if is_alike {
-            self.answers.push(validation);
-        }
-        is_best
+            Standing::Best
+        } else {
+            Standing::Counts
+        };
+        self.answers.push(validation);
+        Ok(standing)
     }
 
     /// Whether it goes before the best one. Where that one was asked other problems (it is of before a resume), the new ones count.
@@ -256,7 +269,7 @@ impl Validations {
         };
         let mut line = format!("validation: {}", at(first));
         if last.version > first.version {
-            line += &format!(", {} at the end", at(last));
+            line += &format!(", last {}", at(last));
         }
         let Some(best) = &self.best else {
             return Some(line);

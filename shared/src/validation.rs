@@ -142,7 +142,7 @@ pub fn responses_path(run_dir: &Path, version: PolicyVersion) -> PathBuf {
     path(run_dir, version).with_extension("jsonl")
 }
 
-/// All of a run that can be read, lowest version first.
+/// All of a run that can be read, lowest version first; what cannot is named.
 pub fn read_all(run_dir: &Path) -> Result<Vec<Validation>> {
     let mut versions: Vec<PolicyVersion> = files(run_dir)?
         .into_iter()
@@ -150,7 +150,11 @@ pub fn read_all(run_dir: &Path) -> Result<Vec<Validation>> {
         .map(|(version, _)| version)
         .collect();
     versions.sort_unstable();
-    let read = |version| Validation::read(run_dir, version).ok();
+    let read = |version| {
+        Validation::read(run_dir, version)
+            .inspect_err(|error| tracing::warn!("a validation is lost: {error}"))
+            .ok()
+    };
     Ok(versions.into_iter().filter_map(read).collect())
 }
 

@@ -104,7 +104,7 @@ impl Report {
         } = self.work;
         writeln!(
             out,
-            "{}: {} prompts x {} responses, {response_tokens} response tokens, {weighted_tokens} with a weight",
+            "{}: {} prompts x {} responses, {response_tokens} response tokens, {weighted_tokens} with a gradient",
             self.model, self.prompts, self.group_size
         )?;
         writeln!(

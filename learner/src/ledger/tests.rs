@@ -12,6 +12,7 @@ fn sampling(batch_prompts: usize, max_rounds: usize, max_staleness: u64) -> Samp
         max_staleness,
         group_filter: GroupFilter::Accuracy,
         needs_greedy: false,
+        compares_responses: false,
     }
 }
 
@@ -100,6 +101,7 @@ fn a_ticket_counts_once_and_only_in_its_version() {
 fn a_record_without_its_baseline_is_counted_by_that_name() {
     let mut ledger = ledger(Sampling {
         needs_greedy: true,
+        compares_responses: false,
         ..sampling(1, 1, 0)
     });
     ledger.open_more();

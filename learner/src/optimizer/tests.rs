@@ -1,6 +1,6 @@
 //! Against AdamW written down once more: f64, number by number, each tensor with its own count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use models::names::TensorSpec;
 use shared::config::Schedule;
@@ -33,7 +33,8 @@ fn parameters(names: &[&str]) -> Parameters {
 /// Gradients of one update, by name. A tensor that is not named is not reached.
 type Gradients = BTreeMap<&'static str, [f32; 3]>;
 
-/// Tensor a is reached by every update, b from the fourth on, c by the second and the sixth; the fifth is not finite.
+/// Tensor a is reached by every update, b from the fourth on, c by the second and the sixth, d by the fifth alone, which is
+/// not finite.
 fn gradients() -> Vec<Gradients> {
     let of = |update: usize, shift: f32| -> [f32; 3] {
         [0.3, -0.9, 2.0].map(|size: f32| size * (update as f32 * 1.7 + shift).sin())
@@ -51,6 +52,7 @@ fn gradients() -> Vec<Gradients> {
         })
         .collect();
     all[4].insert("a", [f32::NAN, 0.0, 0.0]);
+    all[4].insert("d", of(5, 3.0));
     all
 }
 
@@ -77,12 +79,10 @@ fn plain(updates: &[Gradients], names: &[&'static str]) -> BTreeMap<&'static str
         numbers: START.iter().map(|&p| [f64::from(p), 0.0, 0.0]).collect(),
     };
     let mut tensors: BTreeMap<_, _> = names.iter().map(|&name| (name, fresh.clone())).collect();
-    let mut is_reached = BTreeMap::<&str, bool>::new();
+    let mut reached = BTreeSet::<&str>::new();
     let mut taken = 0_i32;
     for gradients in updates {
-        for name in gradients.keys() {
-            is_reached.insert(name, true);
-        }
+        reached.extend(gradients.keys());
         let all = gradients.values().flatten().map(|&g| f64::from(g));
         let norm = all.map(|g| g * g).sum::<f64>().sqrt();
         if !norm.is_finite() {
@@ -96,7 +96,7 @@ fn plain(updates: &[Gradients], names: &[&'static str]) -> BTreeMap<&'static str
         };
         taken += 1;
         for (name, tensor) in &mut tensors {
-            if !is_reached.contains_key(name) {
+            if !reached.contains(name) {
                 continue;
             }
             tensor.count += 1;
@@ -133,7 +133,7 @@ fn assert_near(parameters: &Parameters, expected: &BTreeMap<&'static str, Vec<f6
 
 #[test]
 fn tensors_that_gradients_reach_at_different_times_are_adamws_in_f64() {
-    let names = ["a", "b", "c", "never"];
+    let names = ["a", "b", "c", "d", "never"];
     let mut parameters = parameters(&names);
     let mut optimizer = AdamW::new(SETTINGS);
     let updates = gradients();
@@ -147,12 +147,13 @@ fn tensors_that_gradients_reach_at_different_times_are_adamws_in_f64() {
     let never: Vec<f32> = parameters.get("never").unwrap().try_into().unwrap();
     assert_eq!(never, START, "no decay either");
     let count = |name: &str| optimizer.moments[name].num_updates;
-    assert_eq!((count("a"), count("b"), count("c")), (7, 4, 6));
+    let counts = ["a", "b", "c", "d"].map(count);
+    assert_eq!(counts, [7, 4, 6, 3]);
 }
 
 #[test]
 fn saved_after_any_update_it_goes_on_bit_for_bit() {
-    let names = ["a", "b", "c", "never"];
+    let names = ["a", "b", "c", "d", "never"];
     let updates = gradients();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("optimizer.safetensors");

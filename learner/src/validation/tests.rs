@@ -36,13 +36,15 @@ fn answer(version: u64, accuracy: f64, problems: &str) -> Validation {
 fn take(run_dir: &Path, validations: &mut Validations, answer: Validation) -> bool {
     let step = answer.version.0;
     answer.write(run_dir).unwrap();
-    log(run_dir, step);
     std::fs::create_dir_all(crate::checkpoint::path(run_dir, step)).unwrap();
-    let is_best = validations.add(answer);
-    if is_best {
+    let standing = validations.add(answer).unwrap();
+    if standing != Standing::OtherProblems {
+        log(run_dir, step);
+    }
+    if standing == Standing::Best {
         best::link(run_dir, step).unwrap();
     }
-    is_best
+    standing == Standing::Best
 }
 
 fn log(run_dir: &Path, step: u64) {
@@ -59,12 +61,12 @@ fn a_checkpoint_below_the_beginning_is_not_called_the_best_of_the_run() {
     assert!(!take(run_dir, &mut validations, answer(0, 0.7, "a")));
     assert_eq!(validations.line().unwrap(), "validation: 70.0 % at step 0");
     assert!(take(run_dir, &mut validations, answer(2, 0.6, "a")));
-    let below = "validation: 70.0 % at step 0, 60.0 % at step 2 at the end; no checkpoint is above step 0, the best one: \
+    let below = "validation: 70.0 % at step 0, last 60.0 % at step 2; no checkpoint is above step 0, the best one: \
                  60.0 % at step 2, checkpoints/best";
     assert_eq!(validations.line().unwrap(), below);
     assert!(take(run_dir, &mut validations, answer(4, 0.8, "a")));
     assert!(!take(run_dir, &mut validations, answer(6, 0.8, "a")));
-    let above = "validation: 70.0 % at step 0, 80.0 % at step 6 at the end; best: 80.0 % at step 4, checkpoints/best";
+    let above = "validation: 70.0 % at step 0, last 80.0 % at step 6; best: 80.0 % at step 4, checkpoints/best";
     assert_eq!(validations.line().unwrap(), above);
 }
 
@@ -81,7 +83,7 @@ fn a_resumed_run_says_where_it_began_and_what_was_best_before() {
     assert!(!validations.is_open(), "step 4 is answered");
     assert_eq!(validations.line().unwrap(), before);
     assert!(!take(run_dir, &mut validations, answer(6, 0.8, "a")));
-    let line = "validation: 50.0 % at step 0, 80.0 % at step 6 at the end; best: 90.0 % at step 2, checkpoints/best";
+    let line = "validation: 50.0 % at step 0, last 80.0 % at step 6; best: 90.0 % at step 2, checkpoints/best";
     assert_eq!(validations.line().unwrap(), line);
 
     // From an earlier checkpoint what came later is forgotten, and what was never taken is asked again.
@@ -107,6 +109,21 @@ fn other_problems_after_a_resume_are_compared_among_themselves() {
     assert_eq!(best::step(run_dir), Some(2), "and stay one");
     assert!(take(run_dir, &mut validations, answer(6, 0.2, "c")));
     assert!(take(run_dir, &mut validations, answer(8, 0.3, "c")));
-    let line = "validation: 20.0 % at step 6, 30.0 % at step 8 at the end; best: 30.0 % at step 8, checkpoints/best";
+    let line = "validation: 20.0 % at step 6, last 30.0 % at step 8; best: 30.0 % at step 8, checkpoints/best";
     assert_eq!(validations.line().unwrap(), line);
+}
+
+#[test]
+fn an_answer_about_other_problems_does_not_count_after_a_resume_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path();
+    let mut validations = open(run_dir, None);
+    assert!(!take(run_dir, &mut validations, answer(0, 0.7, "a")));
+    assert!(!take(run_dir, &mut validations, answer(2, 1.0, "b")));
+    let line = "validation: 70.0 % at step 0";
+    assert_eq!(validations.line().unwrap(), line);
+    let again = open(run_dir, Some(2));
+    assert_eq!(best::step(run_dir), None);
+    assert_eq!(again.line().unwrap(), line);
+    assert!(again.is_open(), "it is asked again");
 }

@@ -117,6 +117,7 @@ fn groups_kept_from_before_the_run_asked_for_a_baseline_are_made_again() {
         max_staleness: 2,
         group_filter: GroupFilter::Off,
         needs_greedy: true,
+        compares_responses: false,
     };
     let source = Source::new(dice.config.clone(), sampling, state, &mut control).unwrap();
     assert_eq!(source.state().awaited, [0, 1, 2].map(Ticket));

@@ -20,6 +20,7 @@ const SAMPLING: Sampling = Sampling {
     max_staleness: 2,
     group_filter: GroupFilter::Accuracy,
     needs_greedy: false,
+    compares_responses: false,
 };
 
 /// What a learner knows; a copy of it is a checkpoint.

@@ -40,7 +40,7 @@ fn interrupted_twice_it_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");
     // The first signal waits for a command that has no end.
-    let command = "touch $TOR_RUN_DIR/started; exec sleep 60 > /dev/null 2>&1";
+    let command = "touch $TOR_RUN_DIR/started; exec sleep 120 > /dev/null 2>&1";
     let mut child = learner(&run_dir, &["--after-sync", command])
         .stderr(Stdio::null())
         .spawn()

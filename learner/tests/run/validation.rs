@@ -82,7 +82,7 @@ fn accuracy(version: u64) -> f64 {
 }
 
 /// What the run says at its end, whether or not it was interrupted.
-const CLOSING: &str = "validation: 70.0 % at step 0, 60.0 % at step 5 at the end; no checkpoint is above step 0, the best one: \
+const CLOSING: &str = "validation: 70.0 % at step 0, last 60.0 % at step 5; no checkpoint is above step 0, the best one: \
                        60.0 % at step 2, checkpoints/best";
 
 const ARGS: [&str; 4] = ["--validate-every", "2", "--keep-checkpoints", "1"];

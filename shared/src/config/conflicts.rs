@@ -68,23 +68,29 @@ pub(super) fn check_group_size(config: &RunConfig) -> Result<()> {
         group_filter,
         ..
     } = config.resolved();
-    if config.rollout.group_size > 1 {
+    if config.rollout.group_size > 1 || !compares_responses(&config.resolved()) {
         return Ok(());
     }
-    if !matches!(advantage, Advantage::Remax | Advantage::ReinforcePlusPlus) {
+    if !is_alone_enough(advantage) {
         return refuse(format!(
             "group_size = 1 in [rollout] leaves no other response to compare with: advantage = {:?} in [learner] needs at least 2; \
              \"remax\" and \"reinforce-plus-plus\" do with 1",
             name(advantage)
         ));
     }
-    if group_filter != GroupFilter::Off {
-        return refuse(format!(
-            "group_filter = {:?} in [learner] drops every group of one (group_size in [rollout]): give \"off\"",
-            name(group_filter)
-        ));
-    }
-    Ok(())
+    refuse(format!(
+        "group_filter = {:?} in [learner] drops every group of one (group_size in [rollout]): give \"off\"",
+        name(group_filter)
+    ))
+}
+
+/// Whether the responses of a group are compared with each other, so that one alone teaches nothing.
+pub(super) fn compares_responses(resolved: &Resolved) -> bool {
+    !is_alone_enough(resolved.advantage) || resolved.group_filter != GroupFilter::Off
+}
+
+fn is_alone_enough(advantage: Advantage) -> bool {
+    matches!(advantage, Advantage::Remax | Advantage::ReinforcePlusPlus)
 }
 
 fn surrogate(args: &ObjectiveArgs, resolved: &Resolved) -> Result<()> {

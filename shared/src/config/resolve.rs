@@ -268,6 +268,12 @@ impl Resolved {
     pub fn has_greedy_baseline(&self) -> bool {
         self.advantage == Advantage::Remax
     }
+
+    /// Whether the responses of a group are compared with each other, so that one alone teaches nothing.
+    #[must_use]
+    pub fn compares_responses(&self) -> bool {
+        super::conflicts::compares_responses(self)
+    }
 }
 
 impl TokenArgs {

@@ -31,7 +31,8 @@ const PUBLICATIONS: usize = 12;
 const STOP: usize = 13;
 /// Zero, which asks for nothing, on a page of a build that did not know it: hence no new version of the layout.
 const VALIDATION: usize = 14;
-/// Whether each group needs a greedy response beside it. Zero, likewise, on a page that did not know it.
+/// Whether each group needs a greedy response beside it. Zero, which is no, on a page of a build that did not know it: there
+/// rollouts went by the run's configuration.
 const GREEDY: usize = 15;
 const BASE: usize = 16;
 const HORIZON: usize = 17;

@@ -23,7 +23,10 @@ impl Consumer {
     /// The ring at `path`, from the first frame that no consumer has committed on.
     #[cfg(not(loom))]
     pub fn open(path: &Path) -> Result<Self> {
-        let mapped = super::storage::Mapped::open(path, &super::header::FORMAT)?;
+        use super::storage::{Access, Mapped};
+
+        let mapped = Mapped::open(path, &super::header::FORMAT)?;
+        mapped.populate(Access::Read);
         Ok(Self::on(Arc::new(Storage::Mapped(mapped))))
     }
 

@@ -26,7 +26,7 @@ impl Producer {
     #[cfg(not(loom))]
     pub fn open_or_create(path: &Path, capacity_bytes: usize) -> Result<Self> {
         use super::header::{FORMAT, FRAME_HEADER_BYTES};
-        use super::storage::Mapped;
+        use super::storage::{Access, Mapped};
 
         if !path.try_exists().map_err(Error::io("look for", path))? {
             let capacity_bytes = capacity_bytes.max(2 * FRAME_HEADER_BYTES);
@@ -34,6 +34,7 @@ impl Producer {
         }
         let mapped = Mapped::open(path, &FORMAT)?;
         crate::run_dir::lock(mapped.file(), path, "ring")?;
+        mapped.populate(Access::Write);
         let producer = Self::on(Arc::new(Storage::Mapped(mapped)));
         let found = producer.capacity_bytes();
         if found

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::io::Errno;
 use rustix::thread::futex;
@@ -38,6 +40,13 @@ pub(crate) struct Format {
     pub(crate) magic: [u8; 8],
     /// Of the words' meaning; a change of any makes a new one.
     pub(crate) version: u64,
+}
+
+/// What a process does with the body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Access {
+    Read,
+    Write,
 }
 
 /// A file of words, mapped shared. Its length was checked against its header and its blocks are all allocated, so no
@@ -130,10 +139,23 @@ impl Mapped {
         Ok(mapped)
     }
 
+    /// Brings every page in at once: a ring's memory is in use from the start on, not little by little over its first round.
+    pub(crate) fn populate(&self, access: Access) {
+        #[cfg(target_os = "linux")]
+        {
+            let advice = match access {
+                Access::Read => Advice::PopulateRead,
+                Access::Write => Advice::PopulateWrite,
+            };
+            // Linux before 5.14 knows neither: then pages come when they are first used.
+            let _ = self.map.advise(advice);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = access;
+    }
+
     fn map(file: File, path: &Path) -> Result<Self> {
-        // Every page at once: a ring's memory is in use from the start on, not little by little over its first round.
         let map = MmapOptions::new()
-            .populate()
             .map_raw(&file)
             .map_err(Error::io("map", path))?;
         Ok(Self {

@@ -12,7 +12,7 @@ use crate::ring::sync::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use heap::Heap;
 #[cfg(not(loom))]
-pub(crate) use mapped::{Format, Mapped, now_ms};
+pub(crate) use mapped::{Access, Format, Mapped, now_ms};
 
 /// Words of the header that have a name.
 pub(crate) const HEADER_WORDS: usize = 32;
