@@ -26,6 +26,7 @@ use crate::model::Model;
 use crate::model::selection::Selection;
 use crate::opening::{discard_rings, find_saved, report_start};
 use crate::optimizer::{AdamW, OptimizerSettings};
+use crate::publish::Publisher;
 use crate::reference_kl::KlController;
 use crate::sampling::Sampling;
 use crate::source::{Source, SourceState};
@@ -174,6 +175,8 @@ impl<'a> Run<'a> {
             seed: config.run.seed,
             args: args.clone(),
             resolved,
+            publisher: Publisher::new(run_dir),
+            is_followed: args.after_sync.is_some(),
             source: Source::new(model_config, sampling, state, &mut control)?,
             control,
             policy,
@@ -282,6 +285,8 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self) -> Result<()> {
+        // A checkpoint takes the published file.
+        self.trainer.publisher.finish()?;
         let now = (self.trainer.step, *self.trainer.source.tally());
         if self.saved == Some(now) {
             return Ok(());

@@ -1,6 +1,6 @@
 //! One training step: read, batch, rewards, advantages, token weights, loss, step, publish.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use shared::config::{Advantage, ImportanceCorrection, KlIn, LearnerArgs, Resolved};
@@ -15,7 +15,7 @@ use crate::bench::floor::Work;
 use crate::clock::Clock;
 use crate::loss::{Importance, Scope};
 use crate::metrics::{StepReport, Timing};
-use crate::publish::publish;
+use crate::publish::{Haste, Publisher};
 use crate::reference_kl::{KlController, mean_kl, penalised, response_kls};
 use crate::source::{Next, Source};
 use crate::tally::Tally;
@@ -34,6 +34,10 @@ pub struct Trainer {
     pub args: LearnerArgs,
     /// Its defaults that depend on the algorithm, filled in.
     pub resolved: Resolved,
+    /// Makes versions known.
+    pub publisher: Publisher,
+    /// Whether a command of the user's waits for each version.
+    pub is_followed: bool,
     /// The page that tickets and versions are announced on.
     pub control: LearnerControl,
     /// Where groups come from.
@@ -153,14 +157,21 @@ impl Trainer {
         settings.num_epochs as f64 * work.flops
     }
 
-    /// Publishes the policy as the version of the steps taken so far, to be validated or not.
-    pub fn publish(&self, is_validated: bool) -> Result<PathBuf> {
-        publish(
-            &self.run_dir,
+    /// Publishes the policy as the version of the steps taken so far, to be validated or not. Where rollouts may be behind, and
+    /// nobody waits for just this version, the next step doesn't wait for the disk.
+    pub fn publish(&mut self, is_validated: bool) -> Result<PathBuf> {
+        let may_be_late =
+            self.args.max_staleness > 0 && !self.is_followed && self.control.version().is_some();
+        let haste = match (is_validated, may_be_late) {
+            (true, _) => Haste::Validated,
+            (false, true) => Haste::Later,
+            (false, false) => Haste::Now,
+        };
+        self.publisher.publish(
             &self.control,
             PolicyVersion(self.step),
             self.policy.model.parameters(),
-            is_validated,
+            haste,
         )
     }
 
@@ -233,11 +244,5 @@ impl Trainer {
             ImportanceCorrection::SequenceMask => Some(Importance::SequenceMask { low, high }),
             ImportanceCorrection::Icepop => Some(Importance::IcePop { low, high }),
         }
-    }
-
-    /// The run folder.
-    #[must_use]
-    pub fn run_dir(&self) -> &Path {
-        &self.run_dir
     }
 }

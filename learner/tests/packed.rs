@@ -198,7 +198,7 @@ fn random_samples(seed: u64) -> Vec<Sample> {
 
 #[test]
 fn random_batches_equal_single_sequences() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         assert_equal_to_single_sequences(&random_samples(seed));
     }
 }

@@ -65,6 +65,12 @@ impl LearnerControl {
         self.page.generation()
     }
 
+    /// Something that announces weights from another thread.
+    pub fn announcer(&self) -> Result<Announcer> {
+        let page = Page::open(&page::path(&self.run_dir))?;
+        Ok(Announcer { page })
+    }
+
     /// Announces weights that are durable under their name. May go back, after a resume.
     pub fn publish(&self, version: PolicyVersion) {
         self.page.set_version(version);
@@ -256,6 +262,19 @@ impl LearnerControl {
                 }
             }
         }
+    }
+}
+
+/// The voice of a learner alone; see [`LearnerControl::announcer`].
+#[derive(Debug)]
+pub struct Announcer {
+    page: Page,
+}
+
+impl Announcer {
+    /// Announces weights that are durable under their name.
+    pub fn publish(&self, version: PolicyVersion) {
+        self.page.set_version(version);
     }
 }
 

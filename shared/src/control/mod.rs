@@ -32,7 +32,7 @@ mod validation;
 mod tests;
 
 pub use board::{CAPACITY as BOARD_CAPACITY, TicketState};
-pub use learner::LearnerControl;
+pub use learner::{Announcer, LearnerControl};
 pub use rollout::{Seat, Waiting};
 pub use seats::{MAX_SEATS, SeatInfo, SeatStatus};
 pub use validation::ValidationState;

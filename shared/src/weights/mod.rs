@@ -8,7 +8,7 @@ mod publish;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use publish::publish;
+pub use publish::{Filled, publish};
 
 use crate::error::{Error, Result};
 use crate::ids::PolicyVersion;
