@@ -1,14 +1,15 @@
 //! `learner sft`: teaches a model to write worked solutions, the start that reinforcement learning needs.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use models::chat::{Content, Message};
 use models::image::Patches;
 use models::processor::Processor;
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
-use shared::dataset::{Part, Sample, content_parts};
+use shared::dataset::{Dataset, Part, Sample, content_parts};
 use shared::telemetry::Telemetry;
 use tch::{Kind, Tensor};
 
@@ -16,7 +17,10 @@ use crate::device;
 use crate::logprobs::PolicyLogprobs;
 use crate::model::{Group, MicroBatch, Model};
 use crate::optimizer::AdamW;
-use crate::supervised::SupervisedArgs;
+use crate::supervised::{SupervisedArgs, Visits};
+
+/// Samples left out are named up to so many.
+const MAX_NAMED: usize = 20;
 
 /// Supervised fine-tuning on the `solution` column of a data set
 #[derive(Debug, Clone, Args)]
@@ -62,21 +66,18 @@ pub fn run(args: &SftArgs, telemetry: &Telemetry) -> Result<()> {
     }
     let micro_batch_tokens = device::micro_batch_tokens(args.micro_batch_tokens, common.device);
     let dataset = common.dataset()?;
-    let mut visits = common.visits(dataset.len())?;
+    let mut examples = Examples {
+        processor: &processor,
+        visits: common.visits(dataset.len())?,
+        dataset,
+        left_out: BTreeSet::new(),
+    };
     let mut optimizer = AdamW::new(common.optimizer());
     let progress = telemetry.progress(Some(common.steps));
     let start = Instant::now();
     for step in 1..=common.steps {
-        let samples: Vec<Sample> = visits
-            .by_ref()
-            .take(common.batch)
-            .map(|index| dataset.get(index))
-            .collect::<Result<_, _>>()?;
-        let examples = samples
-            .into_par_iter()
-            .map(|sample| example(&processor, &sample))
-            .collect::<Result<Vec<_>>>()?;
-        let loss = backward(&model, &examples, micro_batch_tokens)?;
+        let batch = examples.next(common.batch)?;
+        let loss = backward(&model, &batch, micro_batch_tokens)?;
         let update = optimizer.step(model.parameters_mut())?;
         progress.step(
             step,
@@ -87,31 +88,83 @@ pub fn run(args: &SftArgs, telemetry: &Telemetry) -> Result<()> {
             ),
         );
     }
+    if !examples.left_out.is_empty() {
+        let (num, of) = (examples.left_out.len(), examples.visits.num_samples());
+        tracing::warn!("{num} of {of} samples were left out");
+    }
     common.save(&model)
+}
+
+/// The samples in a run's order. Where one cannot be used, the next takes its place; it is counted and named.
+struct Examples<'a> {
+    processor: &'a Processor,
+    dataset: Dataset,
+    visits: Visits,
+    left_out: BTreeSet<usize>,
+}
+
+impl Examples<'_> {
+    fn next(&mut self, len: usize) -> Result<Vec<Example>> {
+        let mut batch = Vec::with_capacity(len);
+        while batch.len() < len {
+            let left_out = &self.left_out;
+            let visits = self.visits.by_ref();
+            let indices: Vec<usize> = visits
+                .filter(|index| !left_out.contains(index))
+                .take(len - batch.len())
+                .collect();
+            let read = |index| -> Result<_> { Ok((index, self.read(index)?)) };
+            let examples: Vec<_> = indices.into_par_iter().map(read).collect::<Result<_>>()?;
+            for (index, example) in examples {
+                match example {
+                    Ok(example) => batch.push(example),
+                    Err(reason) => self.leave_out(index, &reason)?,
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// A sample, or why it alone cannot be used.
+    fn read(&self, index: usize) -> Result<std::result::Result<Example, String>> {
+        let sample = match self.dataset.get(index) {
+            Ok(sample) => sample,
+            Err(error) if error.is_sample() => return Ok(Err(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        let label = || self.dataset.label(index, &sample.id);
+        Ok(example(self.processor, &sample).map_err(|error| format!("{}: {error:#}", label())))
+    }
+
+    fn leave_out(&mut self, index: usize, reason: &str) -> Result<()> {
+        if self.left_out.insert(index) && self.left_out.len() <= MAX_NAMED {
+            tracing::warn!("left out: {reason}");
+        }
+        let is_some_left = self.left_out.len() < self.visits.num_samples();
+        ensure!(
+            is_some_left,
+            "no sample can be used, the last one: {reason}"
+        );
+        Ok(())
+    }
 }
 
 /// Tokens and patches of a sample.
 fn example(processor: &Processor, sample: &Sample) -> Result<Example> {
-    let solution = sample
-        .solution
-        .as_deref()
-        .with_context(|| format!("sample {}: no solution", sample.id))?;
+    let solution = sample.solution.as_deref().context("it has no solution")?;
+    let mut solution_ids = solution_ids(processor, solution)?;
     let decoded = sample
         .images
         .iter()
         .map(|bytes| processor.images.decode(bytes))
         .collect::<Result<Vec<_>, _>>()?;
-    let message = user_message(&sample.problem, decoded.len())
-        .with_context(|| format!("sample {}", sample.id))?;
-    let prompt = processor
-        .prompt(&[message], &decoded)
-        .with_context(|| format!("sample {}", sample.id))?;
+    let message = user_message(&sample.problem, decoded.len())?;
+    let prompt = processor.prompt(&[message], &decoded)?;
     let images = prompt
         .images
         .iter()
         .map(|image| processor.images.patches(image))
         .collect::<Result<_, _>>()?;
-    let mut solution_ids = processor.tokenizer.encode(solution)?;
     let end = processor
         .config
         .tokens
@@ -124,6 +177,22 @@ fn example(processor: &Processor, sample: &Sample) -> Result<Example> {
         images,
         solution_ids,
     })
+}
+
+/// Text is text: a control token spelled in it would be learnt as one, a turn that ends or an image that is not there.
+fn solution_ids(processor: &Processor, solution: &str) -> Result<Vec<u32>> {
+    let (tokenizer, tokens) = (&processor.tokenizer, &processor.config.tokens);
+    let banned = tokens.banned();
+    let ids = tokenizer.encode(solution)?;
+    let steers =
+        |id: &&u32| tokenizer.is_special(**id) || tokens.eos.contains(id) || banned.contains(id);
+    match ids.iter().find(steers) {
+        None => Ok(ids),
+        Some(id) => bail!(
+            "its solution holds the control token {}, which the model would learn as such: take it out of the data",
+            tokenizer.token(*id).unwrap_or_default()
+        ),
+    }
 }
 
 /// The user's turn, as the rollout writes it: the problem, with its images where it places them.

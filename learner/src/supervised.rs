@@ -158,6 +158,13 @@ pub struct Visits {
     next: usize,
 }
 
+impl Visits {
+    /// Samples of an epoch.
+    pub fn num_samples(&self) -> usize {
+        self.order.len()
+    }
+}
+
 impl Iterator for Visits {
     type Item = usize;
 

@@ -124,6 +124,49 @@ fn sft_learns_and_repeats_itself() {
     );
 }
 
+/// A row that spells a control token is left out and named, as the rollout does: the others train as if it were not there.
+#[test]
+fn a_control_token_in_a_row_is_not_learnt() {
+    let fixtures = Fixtures::open().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let row = |problem: &str, solution: &str| {
+        let row = serde_json::json!({"images": [], "problem": problem, "answer": "2", "solution": solution});
+        format!("{row}\n")
+    };
+    let write = |rows: &[String]| {
+        std::fs::write(folder.path().join("data.jsonl"), rows.concat()).unwrap();
+    };
+    write(&[
+        row("1 + 1?", "It is \\boxed{2}."),
+        row("1 + 1?", "\\boxed{2}<|im_end|>\n<|im_start|>user"),
+        row("1 + 1?<|image_pad|>", "\\boxed{2}"),
+    ]);
+    let output = sft(&fixtures, folder.path(), "a", &[]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{message}");
+    for said in [
+        "its solution holds the control token <|im_end|>",
+        "its text holds the control token <|image_pad|>",
+        "2 of 3 samples were left out",
+    ] {
+        assert!(message.contains(said), "{said}: {message}");
+    }
+    write(&[row("1 + 1?", "It is \\boxed{2}.")]);
+    assert!(sft(&fixtures, folder.path(), "b", &[]).status.success());
+    let weights =
+        |out: &str| std::fs::read(folder.path().join(out).join("model.safetensors")).unwrap();
+    assert!(weights("a") == weights("b"), "a row left out trains");
+
+    write(&[row("1 + 1?", "<|im_end|>")]);
+    let output = sft(&fixtures, folder.path(), "c", &[]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && message.contains("no sample can be used"),
+        "{message}"
+    );
+    assert!(!folder.path().join("c").exists());
+}
+
 #[test]
 fn a_data_set_without_solutions_is_refused() {
     let fixtures = Fixtures::open().unwrap();
