@@ -9,11 +9,11 @@ use tch::Tensor;
 use super::linear::Linear;
 use super::parameters::Parameters;
 use super::product::Input;
+use super::reach::{self, Heads, Reach};
 use super::rotary::Rotary;
-use super::rows::{self, Heads, Rows};
 
 /// Attention of a layer: causal and grouped-query in the decoder; full or windowed, without causality, in the vision tower.
-/// Which it is, the rows say.
+/// Which it is, `reach` says.
 #[derive(Debug)]
 pub struct Attention {
     qkv: Projections,
@@ -36,7 +36,7 @@ enum Projections {
 #[derive(Debug)]
 pub struct Kept {
     heads: Heads,
-    attended: rows::Kept,
+    attended: reach::Kept,
 }
 
 impl Attention {
@@ -71,15 +71,15 @@ impl Attention {
     }
 
     /// x [N, E] -> [N, E]; the rows' tokens, one row set after the other, are the N tokens in order.
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary, reach: &Reach) -> Tensor {
         let heads = self.heads(x, rotary);
-        self.output.forward(&rows::attend(&heads, rows))
+        self.output.forward(&reach.attend(&heads))
     }
 
     /// The same without a graph, and what the way back needs.
-    pub fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> (Tensor, Kept) {
+    pub fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, reach: &Reach) -> (Tensor, Kept) {
         let heads = self.heads(x, rotary);
-        let attended = rows::attend_keeping(&heads, rows);
+        let attended = reach.attend_keeping(&heads);
         let y = self.output.forward(&attended.output);
         (y, Kept { heads, attended })
     }
@@ -88,13 +88,13 @@ impl Attention {
     pub fn backward(
         &self,
         x: &Tensor,
-        (rotary, rows): (&Rotary, &[Rows]),
+        (rotary, reach): (&Rotary, &Reach),
         Kept { heads, attended }: Kept,
         dy: &Tensor,
     ) -> Result<Tensor> {
         let output = Input::new(&attended.output);
         let by_output = self.output.backward(&output, &Input::new(dy))?; // [N, H*D]
-        let by = rows::backward(&heads, rows, &attended, &by_output)?;
+        let by = reach.backward(&heads, &attended, &by_output)?;
         let [q, k, v] = [rotary.back(&by.q), rotary.back(&by.k), by.v].map(|x| x.flatten(1, 2));
         let x = Input::new(x);
         match &self.qkv {
