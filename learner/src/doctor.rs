@@ -156,6 +156,11 @@ mod tests {
         assert_eq!(of(9), Err("killed by signal 9".to_owned()));
         assert_eq!(of(0), Ok(()));
         assert_eq!(of(1 << 8), Err("wrong result".to_owned()));
+        assert!(
+            probe(Path::new("/no/such/program"))
+                .unwrap_err()
+                .starts_with("not probed")
+        );
     }
 
     #[test]

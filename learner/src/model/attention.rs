@@ -29,7 +29,7 @@ enum Projections {
     /// q, k and v in one matrix.
     Joined(Linear),
     /// One matrix each.
-    Separate([Linear; 3]),
+    Separate(Box<[Linear; 3]>),
 }
 
 /// What the way back needs of a pass.
@@ -46,11 +46,11 @@ impl Attention {
             Linear::new(parameters, &format!("{name}.{part}"), has_bias)
         };
         Ok(Self {
-            qkv: Projections::Separate([
+            qkv: Projections::Separate(Box::new([
                 linear("q_proj", true)?,
                 linear("k_proj", true)?,
                 linear("v_proj", true)?,
-            ]),
+            ])),
             output: linear("o_proj", false)?,
             num_heads: i64::try_from(config.num_heads)?,
             num_kv_heads: i64::try_from(config.num_kv_heads)?,
@@ -101,7 +101,8 @@ impl Attention {
             Projections::Joined(qkv) => {
                 qkv.backward(&x, &Input::new(&Tensor::cat(&[q, k, v], 1))) // [N, 3*H*D]
             }
-            Projections::Separate([of_q, of_k, of_v]) => {
+            Projections::Separate(parts) => {
+                let [of_q, of_k, of_v] = parts.as_ref();
                 let by_q = of_q.backward(&x, &Input::new(&q))?;
                 let by_k = of_k.backward(&x, &Input::new(&k))?;
                 Ok(by_q + by_k + of_v.backward(&x, &Input::new(&v))?)
@@ -128,7 +129,8 @@ impl Attention {
                 // q and k are new tensors once they are turned; a view would keep all three for v.
                 [q, k, v.contiguous()]
             }
-            Projections::Separate([q, k, v]) => {
+            Projections::Separate(parts) => {
+                let [q, k, v] = parts.as_ref();
                 let kv = |layer: &Linear| {
                     let size = [-1, self.num_kv_heads, self.head_dim];
                     layer.read(&x).view(size) // [N, K, D]

@@ -55,7 +55,7 @@ pub fn remedies(config: &RunConfig, model: &ModelConfig, free: u64) -> Result<St
     }
     if !learner.freeze_vision {
         changes.push(("--freeze-vision".to_owned(), |args, _| {
-            args.freeze_vision = true
+            args.freeze_vision = true;
         }));
     }
     if learner.lora_rank == 0 {

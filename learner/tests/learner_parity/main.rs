@@ -1,6 +1,11 @@
 //! The algorithm against the reference values of `learner.safetensors`: advantages, ToR sets, losses with their
 //! derivatives, gradients of the whole network, and one AdamW step. The fixtures' README says how each was made.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test binary"
+)]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "counts of the fixtures are small"
