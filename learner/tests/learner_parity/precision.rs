@@ -33,11 +33,12 @@ const F32: Allowed = Allowed {
     gradient: 2e-3,
     stretch: 1e-3,
 };
+/// The first set's model makes ten times as much of rounding as the second one's, where gradients are off by 0.03.
 const BF16: Allowed = Allowed {
-    logprob: 3e-2,
-    bias: 5e-3,
-    gradient: 0.1,
-    stretch: 2e-2,
+    logprob: 0.2,
+    bias: 2e-2,
+    gradient: 0.3,
+    stretch: 8e-2,
 };
 
 /// The set's model over weights that bf16 holds.
