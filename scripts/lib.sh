@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034  # sourced: what is set here is used there
+# shellcheck shell=bash disable=SC2034,SC2154  # sourced: what is set here is used there, and the other way round
 # One run of geo-mini, as scripts/quickstart.sh and scripts/ablation.sh both make it. Sourced from the repository's root;
 # the script that does so sets `bin`, the folder of the programs.
 #

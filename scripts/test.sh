@@ -4,7 +4,7 @@
 #   scripts/test.sh              all of it
 #   PARITY_FIXTURES=DIR scripts/test.sh   the parity tests on another set of fixtures in the layout of tests/data/qwen2_5_vl
 #
-# Tests that need a GPU are not part of this; they are skipped with a line that says so.
+# Tests that need a GPU are not part of this; they are skipped with a line that says so. scripts/gpu_check.sh runs them where one is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
@@ -28,5 +28,21 @@ say "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 say "tests"
 cargo test --workspace --locked
+say "scripts/gpu_check.sh, on the CPU"
+check="$(mktemp -d)"
+trap 'rm -rf "$check"' EXIT
+# gpu_check PIECE: on the shipped model's dimensions, with the programs that the tests have built.
+gpu_check() {
+  scripts/gpu_check.sh --piece "$1" --out "$check" --engine cpu --bin "${CARGO_TARGET_DIR:-target}/debug" --config models/geo-mini/model \
+    --prompts 2 --group-size 2 --new-tokens 4 --image 56x56 --rounds 1 --steps 1
+}
+scripts/gpu_check.sh --list | grep -q '11  on-policy-large'
+gpu_check model
+gpu_check parity
+grep -q '^| parity | largest difference of a logprob | .* | pass |$' "$check/report.md"
+# What is not there is said so, in the report and by the exit status.
+if gpu_check tests; then exit 1; fi
+grep -q '^| tests | GPU tests | not available: .* | not available |$' "$check/report.md"
+
 say "the ring under loom"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p shared --release --locked --lib loom_

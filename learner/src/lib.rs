@@ -5,8 +5,8 @@
 //! A run:
 //! - [`train`]: one training step
 //! - [`run`]: all of them; `opening`, resuming, ending; [`summary`], [`signals`], [`after_sync`]
-//! - [`source`]: records from the rings of all rollouts, [`admission`]: which of them the model can take, [`ledger`] and
-//!   [`tally`]: the book of tickets
+//! - [`source`]: records from the rings of all rollouts, [`admission`]: which of them the model can take, [`sampling`]: which of
+//!   them a batch takes, [`ledger`] and [`tally`]: the book of tickets
 //! - [`publish`]: parameters to the rollouts; [`validation`]: what they say of them
 //! - [`checkpoint`]: a Hugging Face folder that a run goes on from exactly; [`adapter`]: LoRA's part of it, as PEFT has it;
 //!   [`best`]: which one is to be kept
@@ -62,6 +62,7 @@ pub mod publish;
 pub mod read;
 pub mod reference_kl;
 pub mod run;
+pub mod sampling;
 pub mod sft;
 pub mod signals;
 pub mod source;

@@ -43,6 +43,8 @@ pub struct StepReport {
     pub update: BatchUpdate,
     /// The KL term's coefficient.
     pub kl_coef: f64,
+    /// Share of the speed of bare matrix products that the update reached with those it cannot do without, see `bench::floor`.
+    pub utilisation: f64,
     /// Updates that the run has skipped so far because of a gradient that was not finite.
     pub num_skipped_updates: u64,
     /// How long it took.
@@ -189,6 +191,7 @@ impl StepReport {
             ("sampled/all_equal", tally.num_all_equal as f64),
             ("sampled/skipped", tally.num_skipped as f64),
             ("sampled/stale", tally.num_stale as f64),
+            ("sampled/lacking", tally.num_lacking as f64),
             ("sampled/unexpected", tally.num_unexpected as f64),
             ("sampled/damaged", tally.num_damaged as f64),
             ("sampled/reopened", tally.num_reopened as f64),
@@ -209,6 +212,7 @@ impl StepReport {
             ("perf/total_num_tokens", num_tokens as f64),
             ("perf/time_per_step", timing.step),
             ("perf/throughput", num_tokens as f64 / timing.step),
+            ("perf/mfu", self.utilisation),
             ("memory/rss_mib", resident_mib()),
         ]);
     }

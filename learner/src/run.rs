@@ -16,10 +16,10 @@ use shared::telemetry::{Metrics, Source as MetricsSource, Telemetry};
 
 use crate::adapter;
 use crate::after_sync::AfterSync;
+use crate::bench::floor::Floor;
 use crate::best;
 use crate::checkpoint::{self, Saved, Snapshot};
 use crate::device;
-use crate::ledger::Sampling;
 use crate::loss::LossSettings;
 use crate::memory::{self, Room};
 use crate::metrics::StepReport;
@@ -29,12 +29,16 @@ use crate::opening::{discard_rings, find_saved, report_start};
 use crate::optimizer::{AdamW, OptimizerSettings};
 use crate::plan;
 use crate::reference_kl::KlController;
+use crate::sampling::Sampling;
 use crate::source::{Source, SourceState};
 use crate::summary::Summary;
 use crate::tally::Tally;
 use crate::train::{Stepped, Trainer};
 use crate::update::{Policy, UpdateSettings};
 use crate::validation::{self, Validations};
+
+/// Tokens of the matrix products whose speed utilisation is measured by: a second or two of the largest models on a CPU.
+const MEASURED_TOKENS: usize = 512;
 
 /// Trains until all steps are done or `stop` goes up; both end with a checkpoint.
 pub fn run(config: &RunConfig, stop: &AtomicBool, telemetry: &Telemetry) -> Result<()> {
@@ -88,6 +92,7 @@ impl<'a> Run<'a> {
     fn open(config: &'a RunConfig) -> Result<Self> {
         let (run_dir, args) = (&config.run.run_dir, &config.learner);
         // Before anything is made: a wrong model folder leaves no run behind.
+        config.check_group_size()?;
         let model_config = ModelConfig::from_dir(&config.run.model)?;
         let images = ImageProcessor::from_dir(&config.run.model, &model_config.vision)?;
         let initial = Checkpoint::open(&config.run.model)?;
@@ -158,6 +163,8 @@ impl<'a> Run<'a> {
             settings,
         };
 
+        let floor = Floor::new(&model_config, MEASURED_TOKENS, device, kind);
+        let products_per_second = floor.rate()?;
         let sampling = Sampling {
             batch_prompts: args.batch_prompts,
             max_rounds: args.sampling_rounds,
@@ -179,6 +186,7 @@ impl<'a> Run<'a> {
             policy,
             kl,
             step,
+            products_per_second,
         };
         Ok(Self {
             config,

@@ -13,7 +13,8 @@ use shared::record::GroupRecord;
 use shared::ring::Consumer;
 
 use crate::admission;
-use crate::ledger::{Ledger, Sampling, Verdict};
+use crate::ledger::{Ledger, Verdict};
+use crate::sampling::Sampling;
 use crate::tally::Tally;
 
 /// Longest sleep between two looks: dead processes don't ring a bell.
@@ -64,11 +65,15 @@ impl Source {
         mut state: SourceState,
         control: &mut LearnerControl,
     ) -> Result<Self> {
+        // Before any ticket is open: who claims one knows what belongs to its group.
+        control.ask_greedy(sampling.needs_greedy);
         // Groups from before the run asked for a baseline are generated again.
-        let lacking = state
+        let lacking: Vec<Ticket> = state
             .kept
-            .extract_if(.., |record| !sampling.has_baseline(record));
-        state.awaited.extend(lacking.map(|record| record.ticket));
+            .extract_if(.., |record| !sampling.has_baseline(record))
+            .map(|record| record.ticket)
+            .collect();
+        state.awaited.extend(&lacking);
         // What an earlier learner was further ahead with will come in vain; left on the board it would fill it.
         control.withdraw_open();
         for (ticket, _) in control.tickets() {
@@ -79,13 +84,14 @@ impl Source {
         for &ticket in &state.awaited {
             control.open(ticket)?;
         }
-        let ledger = Ledger::new(
+        let mut ledger = Ledger::new(
             sampling,
             state.next_ticket,
             &state.awaited,
             state.kept,
             state.tally,
         );
+        ledger.count_lacking(lacking.len());
         Ok(Self {
             model,
             ledger,
@@ -310,10 +316,13 @@ fn judge(
             control.reopen(ticket)?;
         }
         // Once it may be left over from before the run asked for it; again it comes from a rollout that does not know.
-        Verdict::Lacking if lacking.insert(ticket) => control.reopen(ticket)?,
+        Verdict::Lacking if lacking.insert(ticket) => {
+            tracing::debug!("ticket {ticket} ({sample_id}): without a baseline, generated again");
+            control.reopen(ticket)?;
+        }
         Verdict::Lacking => bail!(
             "--advantage remax needs the reward of a greedy response, which the record of sample {sample_id} has not: stop \
-             the rollouts and start them again, they read what the run asks for when they join it"
+             the rollouts and start those of this build, which look at what the run asks for"
         ),
         Verdict::Unexpected => {
             tracing::debug!("ticket {ticket} ({sample_id}): not awaited, dropped");

@@ -47,7 +47,8 @@ impl Summary {
         self.num_tokens += tally.num_tokens;
         self.num_groups += tally.num_groups;
         self.num_trained_groups += report.batch.groups.len();
-        self.num_refused += tally.num_stale + tally.num_damaged + tally.num_unexpected;
+        self.num_refused +=
+            tally.num_stale + tally.num_lacking + tally.num_damaged + tally.num_unexpected;
         self.num_reopened += tally.num_reopened;
         self.max_difference =
             max_or_nan(self.max_difference, report.update.mismatch.max_difference);

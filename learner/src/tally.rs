@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What came in for one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)] // a checkpoint of before a count was known has none of it
 pub struct Tally {
     /// Groups that arrived as they should, dropped ones included.
     pub num_groups: usize,
@@ -25,6 +26,8 @@ pub struct Tally {
     pub num_skipped: usize,
     /// Records of a policy version that is too old (or not of this run), generated again.
     pub num_stale: usize,
+    /// Records without the greedy baseline that the run needs, generated again.
+    pub num_lacking: usize,
     /// Records that nobody waits for: a ticket that arrived twice.
     pub num_unexpected: usize,
     /// Records that could not be read.

@@ -12,6 +12,7 @@ use tch::Kind;
 
 use crate::advantage::advantages;
 use crate::batch::{Batch, Group};
+use crate::bench::floor::Work;
 use crate::clock::Clock;
 use crate::loss::{Importance, Scope};
 use crate::metrics::{StepReport, Timing};
@@ -44,6 +45,8 @@ pub struct Trainer {
     pub kl: KlController,
     /// Rollout batches trained on; also the policy's version.
     pub step: u64,
+    /// Operations per second that this machine reaches in the model's matrix products: what utilisation is a share of.
+    pub products_per_second: f64,
 }
 
 /// How a step ended.
@@ -113,6 +116,7 @@ impl Trainer {
             self.kl.update(kl, batch.responses.len());
         }
         timing.update = clock.lap();
+        let utilisation = self.work(&batch, &targets) / timing.update / self.products_per_second;
 
         // publish
         self.step += 1;
@@ -130,10 +134,24 @@ impl Trainer {
             shares: tor.shares,
             update,
             kl_coef,
+            utilisation,
             num_skipped_updates: self.policy.optimizer.num_skipped(),
             timing,
         };
         Ok(Stepped::Trained(weights, Box::new(report)))
+    }
+
+    /// Operations of the matrix products that the update cannot do without.
+    fn work(&self, batch: &Batch, targets: &Targets<'_>) -> f64 {
+        let Policy {
+            model, settings, ..
+        } = &self.policy;
+        let has_gradient = |response, token| {
+            let policy = &self.policy;
+            policy.has_gradient(batch, targets, response, token)
+        };
+        let work = Work::new(model.config(), model.parameters(), batch, &has_gradient);
+        settings.num_epochs as f64 * work.flops
     }
 
     /// Publishes the policy as the version of the steps taken so far, to be validated or not.

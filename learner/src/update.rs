@@ -169,6 +169,19 @@ impl Policy {
         Ok(done)
     }
 
+    /// Whether the loss has a gradient at a token of a response; both numbers are those in the batch.
+    pub(crate) fn has_gradient(
+        &self,
+        batch: &Batch,
+        targets: &Targets<'_>,
+        response: usize,
+        token: usize,
+    ) -> bool {
+        let is_masked = self.settings.mask_truncated && is_truncated(&batch.responses[response]);
+        let (weight, advantage) = (targets.weights[token], targets.advantages[response]);
+        !is_masked && self.settings.loss.needs_gradient(weight, advantage)
+    }
+
     /// Adds the gradient of one mini-batch to the parameters, micro-batch by micro-batch. Where there are no old logprobs,
     /// the policy is still the old one.
     fn accumulate(
@@ -190,12 +203,8 @@ impl Policy {
         let normaliser = Normaliser::new(settings, targets.weights, &spans);
         // A response that can have no gradient (advantage 0, or no token selected) adds nothing to the loss either.
         let is_wanted = |index: usize| {
-            let response = &batch.responses[index];
-            let is_masked = self.settings.mask_truncated && is_truncated(response);
-            let weights = &targets.weights[response.tokens.clone()];
-            let advantage = targets.advantages[index];
-            let needs_gradient = |&weight: &f32| settings.needs_gradient(weight, advantage);
-            !is_masked && weights.iter().any(needs_gradient)
+            let mut tokens = batch.responses[index].tokens.clone();
+            tokens.any(|token| self.has_gradient(batch, &targets, index, token))
         };
         for micro_batch in batch.micro_batches(groups, self.settings.micro_batch_tokens, is_wanted)
         {

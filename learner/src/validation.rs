@@ -34,11 +34,12 @@ pub struct Validations {
     num_attempts: u32,
     /// Since when it has been awaited in silence, and for how long.
     said: (Instant, Duration),
+    /// What counts, lowest version first; that of before a resume too.
+    answers: Vec<Validation>,
+    /// How many of them are from before a resume.
+    num_before: usize,
     /// Of the checkpoint that `checkpoints/best` names.
     best: Option<Validation>,
-    /// Of this process: what the others are compared with.
-    first: Option<Validation>,
-    last: Option<Validation>,
 }
 
 impl Validations {
@@ -52,26 +53,45 @@ impl Validations {
             is_open: false,
             num_attempts: 0,
             said: (Instant::now(), SAY_FIRST),
+            answers: Vec::new(),
+            num_before: 0,
             best: None,
-            first: None,
-            last: None,
         };
         let Some(step) = saved else {
             validations.expect(0);
             return Ok(validations);
         };
-        validations.best = best::step(run_dir).and_then(|best| validations.of(best));
-        let is_answered = validations.is_due(step) && is_logged(run_dir, step)?;
-        match validations.of(step).filter(|_| is_answered) {
-            // Killed between the checkpoint and the link to it.
-            Some(validation) if validations.is_better(&validation) => {
-                best::link(run_dir, step)?;
-                validations.best = Some(validation);
-            }
-            Some(_) => {}
-            None => validations.expect(step),
+        if args.validate_every > 0 {
+            validations.remember(step)?;
         }
         Ok(validations)
+    }
+
+    /// Takes in what was answered up to the checkpoint of a step; its own answer is asked for where it is missing.
+    fn remember(&mut self, step: u64) -> Result<()> {
+        // A file alone may be the answer to a learner that died before it took it.
+        let is_answered = is_logged(&self.run_dir, step)?;
+        self.answers = validation::read_all(&self.run_dir)?;
+        self.answers
+            .retain(|answer| answer.version.0 < step || is_answered);
+        self.num_before = self.answers.len();
+        let of = |step: u64| {
+            let mut answers = self.answers.iter();
+            answers.find(|answer| answer.version.0 == step).cloned()
+        };
+        self.best = best::step(&self.run_dir).and_then(of);
+        match of(step) {
+            None => self.expect(step),
+            // Killed between the checkpoint and the link to it. What was asked other problems was not to count.
+            Some(answer) => {
+                let is_alike = self.best.as_ref().is_none_or(|b| b.is_comparable(&answer));
+                if step > 0 && is_alike && self.is_better(&answer) {
+                    best::link(&self.run_dir, step)?;
+                    self.best = Some(answer);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the version of a step is to be validated: every so many, the first and the last.
@@ -140,9 +160,9 @@ impl Validations {
 
     /// Takes an answer in; true when its version is the best so far of those that have a checkpoint.
     pub fn add(&mut self, validation: Validation) -> bool {
-        let is_alike = self
-            .first
-            .as_ref()
+        // The first answer after a resume may be to other problems: the user changed them.
+        let is_alike = self.answers[self.num_before..]
+            .first()
             .is_none_or(|first| first.is_comparable(&validation));
         if !is_alike {
             tracing::warn!(
@@ -153,9 +173,13 @@ impl Validations {
         }
         // The model that the run began with needs no checkpoint.
         let is_best = is_alike && validation.version.0 > 0 && self.is_better(&validation);
-        let remark = match is_best {
-            true => "; the best checkpoint so far",
-            false => "",
+        let remark = match self.start(&validation) {
+            _ if !is_best => String::new(),
+            Some(start) if validation.accuracy <= start.accuracy => format!(
+                "; the best checkpoint so far, but not above the {:.1} % of step 0",
+                100.0 * start.accuracy
+            ),
+            _ => "; the best checkpoint so far".to_owned(),
         };
         tracing::info!(
             "validation of {}: {}{remark}",
@@ -165,8 +189,9 @@ impl Validations {
         if is_best {
             self.best = Some(validation.clone());
         }
-        self.first.get_or_insert_with(|| validation.clone());
-        self.last = Some(validation);
+        if is_alike {
+            self.answers.push(validation);
+        }
         is_best
     }
 
@@ -177,9 +202,16 @@ impl Validations {
         })
     }
 
-    /// What was answered about a version, if it can be read.
-    fn of(&self, step: u64) -> Option<Validation> {
-        Validation::read(&self.run_dir, PolicyVersion(step)).ok()
+    /// What the model that the run began with made of the same problems.
+    fn start(&self, validation: &Validation) -> Option<&Validation> {
+        self.first_alike(validation)
+            .filter(|first| first.version.0 == 0)
+    }
+
+    /// The first answer to the same problems.
+    fn first_alike(&self, validation: &Validation) -> Option<&Validation> {
+        let mut answers = self.answers.iter();
+        answers.find(|answer| answer.is_comparable(validation))
     }
 
     fn say_waiting(
@@ -210,10 +242,11 @@ impl Validations {
         }
     }
 
-    /// For the end of the run.
+    /// For the end of the run: where it began, where it is, and the best of it; what was before a resume is part of the run.
     #[must_use]
     pub fn line(&self) -> Option<String> {
-        let (first, last) = (self.first.as_ref()?, self.last.as_ref()?);
+        let last = self.answers.last()?;
+        let first = self.first_alike(last)?;
         let at = |validation: &Validation| {
             format!(
                 "{:.1} % at step {}",
@@ -225,9 +258,16 @@ impl Validations {
         if last.version > first.version {
             line += &format!(", {} at the end", at(last));
         }
-        if let Some(best) = &self.best {
-            line += &format!("; best: {}, checkpoints/best", at(best));
+        let Some(best) = &self.best else {
+            return Some(line);
+        };
+        match self.start(best) {
+            Some(start) if best.accuracy <= start.accuracy => {
+                line += "; no checkpoint is above step 0, the best one:";
+            }
+            _ => line += "; best:",
         }
+        line += &format!(" {}, checkpoints/best", at(best));
         Some(line)
     }
 }
@@ -264,3 +304,6 @@ fn is_logged(run_dir: &Path, step: u64) -> Result<bool> {
         .iter()
         .any(|row| row.step == step && row.values.iter().any(is_score)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@
 use learner::logprobs::PolicyLogprobs;
 use learner::model::{Group, MicroBatch, Model, Packed, init};
 use tch::{Device, Kind, Tensor};
-use tiny::{Sample, config, groups, largest, samples, uneven_samples, weight};
+use tiny::{Sample, config, groups, image, largest, prompt, samples, uneven_samples, weight};
 
 mod tiny;
 
@@ -21,6 +21,47 @@ fn gradients(model: &Model) -> Vec<(String, Tensor)> {
         .iter()
         .map(|parameter| (parameter.spec.name.clone(), parameter.tensor.grad().copy()))
         .collect()
+}
+
+/// Groups of any shape: with and without images, of one response and of several.
+fn random_samples(seed: u64) -> Vec<Sample> {
+    let mut state = seed;
+    let mut draw = |below: u64| -> usize {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(seed | 1);
+        usize::try_from((state >> 33) % below).unwrap()
+    };
+    let num_groups = 1 + draw(4);
+    let group = |index: usize| {
+        // The vision tower has something to see in any batch.
+        let num_images = if index == 0 { 1 + draw(2) } else { draw(3) };
+        let grids: Vec<(usize, usize)> = (0..num_images)
+            .map(|_| (2 + 2 * draw(4), 2 + 2 * draw(4)))
+            .collect();
+        let mut text = |longest: u64| -> Vec<u32> {
+            let len = 1 + draw(longest);
+            (0..len).map(|_| u32::try_from(draw(32)).unwrap()).collect()
+        };
+        let (before, after) = (text(5), text(25));
+        let num_responses = text(5).len();
+        Sample {
+            prompt: prompt(&before, &grids, &after),
+            images: (0..)
+                .zip(&grids)
+                .map(|(number, &(h, w))| image(h, w, 10 * index + number))
+                .collect(),
+            responses: (0..num_responses).map(|_| text(20)).collect(),
+        }
+    };
+    (0..num_groups).map(group).collect()
+}
+
+#[test]
+fn random_batches_equal_single_sequences() {
+    for seed in 0..12 {
+        assert_equal_to_single_sequences(&random_samples(seed));
+    }
 }
 
 #[test]

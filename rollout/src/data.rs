@@ -14,7 +14,7 @@ mod measure;
 mod report;
 mod show;
 
-pub use args::DataCommand;
+pub use args::{DataCommand, EXAMPLES};
 
 use std::io::Write;
 use std::time::{Duration, Instant};

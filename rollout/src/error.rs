@@ -73,6 +73,9 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// An engine on the CPU was given what only one on a device takes, or the other way round.
+    #[error("these weights were made ready for another engine")]
+    OtherEngine,
     /// Reading the model's files.
     #[error(transparent)]
     Model(#[from] models::Error),

@@ -33,8 +33,6 @@ pub struct Generator<'a> {
     pub validator: Option<Validator>,
     /// Responses per prompt, G.
     pub group_size: usize,
-    /// Whether each group has a greedy response beside them.
-    pub has_greedy: bool,
     /// The compute threads, of which the generator's own is one.
     pub threads: Threads,
     /// When new weights are taken.
@@ -103,7 +101,7 @@ impl Generator<'_> {
     /// # Errors
     /// The engine's.
     pub fn run(self, is_stopping: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        self.threads.pin_caller();
+        let _enlisted = self.threads.enlist_caller();
         let Some(first) = self.first_model(is_stopping) else {
             return Ok(());
         };
@@ -122,7 +120,7 @@ impl Generator<'_> {
                 && (engine.is_idle() || self.when.is_due(steps_waited))
                 && let Some(new) = next_model.take()
             {
-                engine.set_model(new.model, new.version);
+                engine.set_model(new.model, new.version)?;
                 steps_waited = 0;
                 publication = new.publication;
             }
@@ -258,7 +256,7 @@ impl Generator<'_> {
         Job {
             ticket: prompt.ticket,
             group_size: self.group_size,
-            has_greedy: self.has_greedy,
+            has_greedy: self.seat.is_greedy_asked(),
             prompt: prompt.prompt.inputs.clone(),
             blank: prompt.prompt.blank_inputs.clone(),
         }

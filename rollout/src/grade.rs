@@ -8,12 +8,23 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use serde::{Deserialize, Serialize};
-use shared::config::{VerifierArgs, VerifierMode};
+use shared::config::{GivenVerifier, VerifierArgs, VerifierMode};
 
 use crate::reward::{Verdict, Verifier};
 
 /// Of one case; a response is some kilobytes.
 const MAX_LINE: u64 = 16 << 20;
+
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "\
+Examples:
+  rollout grade --prediction '\\frac{15}{\\sqrt5}' --answer '3\\sqrt5'
+  rollout grade --response --prediction '<think>...</think> \\boxed{12 cm}' --answer 12
+  rollout grade cases.jsonl
+  rollout grade --verifier compat --json cases.jsonl
+  rollout grade --verifier-command 'python3 mine.py' --verifier-timeout-s 3 cases.jsonl
+
+Exit code: 0 when all is graded, right or wrong, 1 after an error, 2 when the command line is wrong.";
 
 /// Options of `rollout grade`.
 #[derive(Args, Debug)]
@@ -49,6 +60,10 @@ pub struct GradeArgs {
     /// Whose judgement counts.
     #[command(flatten)]
     verifier: VerifierArgs,
+
+    /// Which of its options stand on the command line.
+    #[arg(skip)]
+    pub given: GivenVerifier,
 
     /// A JSON line per case, and one with the table at the end
     #[arg(long)]
@@ -107,6 +122,7 @@ impl Tally {
 /// # Errors
 /// A file that cannot be read, a line that is no case, an output that cannot be written, a verifier command that does not answer.
 pub fn grade(args: &GradeArgs, stdin: &mut dyn BufRead, out: &mut dyn Write) -> Result<()> {
+    args.verifier.check(args.given)?;
     let mut grader = Grader {
         verifier: Verifier::from_args(&args.verifier, 0)?,
         args,

@@ -8,10 +8,10 @@ use anyhow::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rollout::bench::{BenchArgs, bench};
-use rollout::data::{DataCommand, data};
+use rollout::data::{self, DataCommand, data};
 use rollout::doctor;
 use rollout::eval::{EXAMPLES, EvalArgs, eval};
-use rollout::grade::{GradeArgs, grade};
+use rollout::grade::{self, GradeArgs, grade};
 use rollout::run::{self, Given};
 use rollout::stop::Stop;
 use shared::config::{self, GivenVerifier, Program, RolloutArgs, RunArgs};
@@ -42,6 +42,7 @@ enum Command {
     #[command(after_long_help = EXAMPLES, args_override_self = true)]
     Eval(EvalArgs),
     /// Says what is in a data set, and what a run would skip of it and why
+    #[command(after_long_help = data::EXAMPLES)]
     Data(DataCommand),
     /// Measures the engine's speed on this machine
     Bench(BenchArgs),
@@ -50,6 +51,7 @@ enum Command {
     /// Give --prediction and --answer, or files of JSON lines with the keys prediction and answer, and as you like mode ("bare" or
     /// "response"), expected, expected_mathruler and category. Where there is something expected, what is judged otherwise is
     /// shown with a table of accuracy, false positives and false negatives.
+    #[command(after_long_help = grade::EXAMPLES)]
     Grade(GradeArgs),
     /// Says what is installed, what would work, and what to do about what does not
     ///
@@ -124,7 +126,11 @@ fn start() -> Result<()> {
                 &mut stdout().lock(),
             )
         }
-        Some(Command::Grade(args)) => grade(&args, &mut stdin().lock(), &mut stdout().lock()),
+        Some(Command::Grade(mut args)) => {
+            let flags = matches.subcommand_matches("grade");
+            args.given = flags.map(GivenVerifier::of).unwrap_or_default();
+            grade(&args, &mut stdin().lock(), &mut stdout().lock())
+        }
         Some(Command::Run(_)) => generate(matches.subcommand_matches("run").unwrap_or(&matches)),
         None => generate(&matches),
     }

@@ -74,6 +74,7 @@ pub fn run(
         return Ok(());
     }
     let config = load_config()?;
+    config.check_group_size()?;
     if let Some(line) = unasked(&config) {
         tracing::warn!("{line}");
     }
@@ -163,7 +164,6 @@ fn stages(
         settings: engine,
         validator,
         group_size: config.rollout.group_size,
-        has_greedy: config.resolved().has_greedy_baseline(),
         threads: Threads::new(config.rollout.threads, config.rollout.pin_threads),
         when: TakeWeights::from(config),
         prepared: prepared_in,

@@ -115,7 +115,9 @@ fn a_command_judges_in_parts_and_is_run_when_it_is_given_alone() {
         (&json!(0.125), &json!(0.125))
     );
     assert_eq!(report["samples"][0]["responses"][0]["accuracy"], 0.25);
-    assert_eq!(verdicts(&folder.join("p.jsonl")), [true, false]);
+    // Right is a full score alone, in the verdicts and in pass@k.
+    assert_eq!(verdicts(&folder.join("p.jsonl")), [false, false]);
+    assert_eq!(report["pass_at_k"], json!([0.0]));
 
     fs::remove_file(folder.join("ran")).unwrap();
     let message = refused(&rescore(&[]));

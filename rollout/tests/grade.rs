@@ -108,6 +108,9 @@ fn what_it_cannot_read_is_said() {
         error.starts_with("error: standard input:2: expected {\"prediction\": text"),
         "{error}"
     );
+    let (code, _, error) = grade(&["--verifier-timeout-s", "3"], "");
+    assert_eq!(code, 1);
+    assert!(error.contains("give that too, or leave it out"), "{error}");
     let (code, _, error) = grade(&["/no/such/file"], "");
     assert_eq!(code, 1);
     assert!(

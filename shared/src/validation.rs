@@ -142,24 +142,44 @@ pub fn responses_path(run_dir: &Path, version: PolicyVersion) -> PathBuf {
     path(run_dir, version).with_extension("jsonl")
 }
 
+/// All of a run that can be read, lowest version first.
+pub fn read_all(run_dir: &Path) -> Result<Vec<Validation>> {
+    let mut versions: Vec<PolicyVersion> = files(run_dir)?
+        .into_iter()
+        .filter(|(_, path)| path.extension().is_some_and(|kind| kind == "json"))
+        .map(|(version, _)| version)
+        .collect();
+    versions.sort_unstable();
+    let read = |version| Validation::read(run_dir, version).ok();
+    Ok(versions.into_iter().filter_map(read).collect())
+}
+
 /// Removes those of `first` and later versions: the run goes on from before they were. The learner only.
 pub fn forget(run_dir: &Path, first: PolicyVersion) -> Result<()> {
-    let folder = folder(run_dir);
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(Error::io("list", &folder))?,
-    };
-    for entry in entries {
-        let path = entry.map_err(Error::io("list", &folder))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        if name
-            .and_then(version_of)
-            .is_some_and(|version| version >= first)
-        {
+    for (version, path) in files(run_dir)? {
+        if version >= first {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
     }
     Ok(())
+}
+
+/// Every file of ours with its version.
+fn files(run_dir: &Path) -> Result<Vec<(PolicyVersion, PathBuf)>> {
+    let folder = folder(run_dir);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io("list", &folder))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", &folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(version) = name.and_then(version_of) {
+            files.push((version, path));
+        }
+    }
+    Ok(files)
 }
 
 /// The version of a file's name, if it is one of ours.
@@ -204,7 +224,8 @@ mod tests {
     fn what_is_written_is_read_and_what_came_later_is_forgotten() {
         let run = tempfile::tempdir().unwrap();
         forget(run.path(), PolicyVersion(0)).unwrap();
-        for version in [0, 2, 4] {
+        assert_eq!(read_all(run.path()).unwrap(), []);
+        for version in [4, 0, 2] {
             let written = validation(version);
             let path = written.write(run.path()).unwrap();
             fs::write(responses_path(run.path(), written.version), b"{}").unwrap();
@@ -218,7 +239,11 @@ mod tests {
         for name in others {
             fs::write(folder(run.path()).join(name), b"").unwrap();
         }
+        fs::write(path(run.path(), PolicyVersion(9)), b"{}").unwrap(); // half a file
+        let all = read_all(run.path()).unwrap();
+        assert_eq!(all, [0, 2, 4].map(validation));
         forget(run.path(), PolicyVersion(2)).unwrap();
+        assert_eq!(read_all(run.path()).unwrap(), [validation(0)]);
         let mut left: Vec<String> = fs::read_dir(folder(run.path()))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

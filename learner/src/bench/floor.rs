@@ -1,8 +1,9 @@
 //! The matrix products that no update can leave out, and how fast this machine does such products.
 //!
 //! Counted: every linear layer of the decoder at every prompt token (once per group) and response token, the head at response
-//! tokens whose weight is not zero, the vision tower's linear layers at every patch; forward, and backward by input
-//! and by weight. Not counted: attention's scores, norms, the optimizer.
+//! tokens that have a gradient, the vision tower's linear layers at every patch; forward, and backward by input and (where it
+//! is trained) by weight. Responses without any such token are left out. Not counted: attention's scores, norms, adapters,
+//! the optimizer.
 //!
 //! `// N tokens, E hidden, F feed-forward`
 
@@ -10,88 +11,107 @@ use std::time::Instant;
 
 use anyhow::Result;
 use models::config::ModelConfig;
+use models::image::RgbImage;
 use models::names;
-use models::processor::Processor;
 use serde::Serialize;
 use shared::measure::median;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::batch::Batch;
-use crate::model::num_tokens;
 use crate::model::product::Input;
+use crate::model::{Parameter, Parameters, num_tokens};
 
 /// Tokens of the products that are measured, at most.
 const MAX_TOKENS: i64 = 4096;
 /// Times that they are.
 const REPEATS: usize = 5;
 
-/// What an update has to compute.
+/// What one pass over a batch has to compute.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Work {
-    /// Response tokens.
+pub(crate) struct Work {
+    /// Response tokens of the batch.
     pub(super) response_tokens: usize,
-    /// Of them, those whose weight is not zero.
+    /// Of them, those that have a gradient.
     pub(super) weighted_tokens: usize,
     /// Tokens that the decoder computes, prompts once per group.
     pub(super) decoder_tokens: usize,
     /// Patches that the vision tower computes.
     pub(super) patches: usize,
     /// Floating-point operations of all counted products.
-    pub(super) flops: f64,
+    pub(crate) flops: f64,
 }
 
 impl Work {
-    pub(super) fn new(
-        processor: &Processor,
+    /// `has_gradient` says it of a token, by the numbers of its response and of the token in the batch.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        parameters: &Parameters,
         batch: &Batch,
-        weights: &[f32],
-        is_vision_frozen: bool,
+        has_gradient: &dyn Fn(usize, usize) -> bool,
     ) -> Self {
-        let config = &processor.config;
-        let decoder_tokens = batch
-            .groups
-            .iter()
-            .map(|group| {
-                let responses = batch.responses[group.responses.clone()].iter();
-                let lens = responses.map(|response| response.tokens.len());
-                num_tokens(group.prompt_ids.len(), lens)
-            })
-            .sum();
-        let images = batch.groups.iter().flat_map(|group| &group.images);
-        let pixels: usize = images
-            .map(|image| image.width as usize * image.height as usize)
-            .sum();
+        let (mut weighted_tokens, mut decoder_tokens, mut pixels) = (0, 0, 0);
+        for group in &batch.groups {
+            let mut lens = Vec::new();
+            for response in group.responses.clone() {
+                let tokens = batch.responses[response].tokens.clone();
+                let len = tokens.len();
+                let count = tokens
+                    .filter(|&token| has_gradient(response, token))
+                    .count();
+                weighted_tokens += count;
+                lens.extend((count > 0).then_some(len));
+            }
+            if lens.is_empty() {
+                continue;
+            }
+            decoder_tokens += num_tokens(group.prompt_ids.len(), lens.into_iter());
+            let of_image = |image: &RgbImage| image.width as usize * image.height as usize;
+            pixels += group.images.iter().map(of_image).sum::<usize>();
+        }
         let patches = pixels / config.vision.patch_size.pow(2);
-        let weighted_tokens = weights.iter().filter(|weight| **weight != 0.0).count();
 
-        let matrices = names::tensors(config);
-        let elements = |prefix: &str| -> f64 {
-            let of_part = matrices
-                .iter()
-                .filter(|spec| spec.name.starts_with(prefix) && spec.shape.len() > 1);
-            of_part.map(names::TensorSpec::len).sum::<usize>() as f64
+        // Two operations a multiplication. Below what is trained nothing goes back.
+        let (forward, by_input) = (2.0, 2.0);
+        let is_tower_trained = parameters.is_trained("visual.");
+        let operations = |parameter: &Parameter| -> f64 {
+            let by_weight = match parameter.tensor.requires_grad() {
+                true => 2.0,
+                false => 0.0,
+            };
+            let is_below = parameter.spec.name.starts_with("visual.") && !is_tower_trained;
+            let back = if is_below { 0.0 } else { by_input + by_weight };
+            (forward + back) * parameter.spec.len() as f64
+        };
+        let per_token = |prefix: &str| -> f64 {
+            let is_matrix = |parameter: &&Parameter| {
+                parameter.spec.name.starts_with(prefix) && parameter.spec.shape.len() > 1
+            };
+            parameters.iter().filter(is_matrix).map(operations).sum()
         };
         // The merger works on merged tokens, a few percent of the tower's work: counted as if on patches over the merge.
         let merge = config.vision.spatial_merge_size.pow(2) as f64;
-        let merger = elements("visual.merger.");
-        let vision = (elements("visual.") - merger + merger / merge) * patches as f64;
-        let decoder = elements("model.layers.") * decoder_tokens as f64;
-        let head =
-            (config.text.vocab_size * config.text.hidden_size) as f64 * weighted_tokens as f64;
+        let merger = per_token("visual.merger.");
+        let vision = per_token("visual.") - merger + merger / merge;
+        let head = match per_token(names::LM_HEAD) {
+            0.0 => per_token(names::EMBED_TOKENS), // tied
+            head => head,
+        };
+        let flops = per_token("model.layers.") * decoder_tokens as f64
+            + head * weighted_tokens as f64
+            + vision * patches as f64;
         Self {
             response_tokens: batch.num_tokens(),
             weighted_tokens,
             decoder_tokens,
             patches,
-            // Two operations a multiplication, three products a layer; where nothing is trained, the first of them.
-            flops: 6.0 * (decoder + head) + if is_vision_frozen { 2.0 } else { 6.0 } * vision,
+            flops,
         }
     }
 }
 
 /// The widest layer's three products.
 #[derive(Debug)]
-pub(super) struct Floor {
+pub(crate) struct Floor {
     tokens: i64,
     hidden: i64,
     wide: i64,
@@ -100,10 +120,11 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    pub(super) fn new(config: &ModelConfig, work: &Work, device: Device, kind: Kind) -> Self {
+    /// For so many tokens at once, within bounds.
+    pub(crate) fn new(config: &ModelConfig, num_tokens: usize, device: Device, kind: Kind) -> Self {
         let size = |size: usize| i64::try_from(size).unwrap_or(MAX_TOKENS);
         Self {
-            tokens: size(work.decoder_tokens).clamp(1, MAX_TOKENS),
+            tokens: size(num_tokens).clamp(1, MAX_TOKENS),
             hidden: size(config.text.hidden_size),
             wide: size(config.text.intermediate_size),
             device,
@@ -112,7 +133,7 @@ impl Floor {
     }
 
     /// Operations per second, median.
-    pub(super) fn rate(&self) -> Result<f64> {
+    pub(crate) fn rate(&self) -> Result<f64> {
         let (tokens, hidden, wide) = (self.tokens, self.hidden, self.wide);
         // Made anew and dropped again: they are not part of an update's memory.
         let noise = |shape: [i64; 2]| Tensor::randn(shape, (self.kind, self.device));

@@ -6,7 +6,7 @@
 //! - `report`: the table and the JSON file
 
 mod args;
-mod floor;
+pub(crate) mod floor;
 mod report;
 mod workload;
 
@@ -94,8 +94,19 @@ pub fn bench(
     let reference_logprobs = policy.reference_logprobs(&batch)?;
     let advantages = workload::advantages(&batch);
     let tor = TokenWeights::of(&batch, &config.learner.tokens, &resolved, args.shape.seed);
-    let work = Work::new(&processor, &batch, &tor.weights, args.freeze_vision);
-    let floor = Floor::new(&processor.config, &work, device, kind);
+    let targets = Targets {
+        advantages: &advantages,
+        weights: &tor.weights,
+        reference_logprobs: &reference_logprobs,
+        importance: None,
+    };
+    let work = Work::new(
+        &processor.config,
+        policy.model.parameters(),
+        &batch,
+        &|response, token| policy.has_gradient(&batch, &targets, response, token),
+    );
+    let floor = Floor::new(&processor.config, work.decoder_tokens, device, kind);
     let load = workload::largest(&batch, policy.settings.micro_batch_tokens, &processor);
     let plan = Plan::new(
         &config.learner,
@@ -110,12 +121,6 @@ pub fn bench(
         if stop.load(Ordering::SeqCst) {
             bail!("stopped before the end; nothing was measured");
         }
-        let targets = Targets {
-            advantages: &advantages,
-            weights: &tor.weights,
-            reference_logprobs: &reference_logprobs,
-            importance: None,
-        };
         let start = Instant::now();
         let stages = policy.update(batch, targets)?.stages;
         let seconds = start.elapsed().as_secs_f64();

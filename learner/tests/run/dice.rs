@@ -29,8 +29,6 @@ pub(crate) enum Shift {
     Endless,
     /// The same, with logprobs made of dice too: nothing need be published for it.
     WithoutModel,
-    /// The same, and without the greedy response's reward.
-    WithoutBaseline,
     /// Works off so many tickets, claims one more, and hands its record in only when the next learner has come.
     Short(u32),
 }
@@ -44,10 +42,16 @@ pub(crate) struct DiceRollout {
 
 impl DiceRollout {
     pub(crate) fn start(run_dir: &Path, shift: Shift) -> Self {
+        Self::spoiling(run_dir, shift, |_| ())
+    }
+
+    /// One whose records are changed on their way.
+    pub(crate) fn spoiling(run_dir: &Path, shift: Shift, spoil: fn(&mut GroupRecord)) -> Self {
         let (stop, is_quiet) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
         let (run_dir, stopping, quiet) = (run_dir.to_owned(), stop.clone(), is_quiet.clone());
         let thread = Some(spawn(move || {
-            roll(&run_dir, shift, &quiet, &|| stopping.load(Ordering::SeqCst));
+            let stop = || stopping.load(Ordering::SeqCst);
+            roll(&run_dir, shift, spoil, &quiet, &stop);
         }));
         Self {
             stop,
@@ -81,7 +85,13 @@ impl Drop for DiceRollout {
     }
 }
 
-fn roll(run_dir: &Path, shift: Shift, quiet: &AtomicBool, stop: &dyn Fn() -> bool) {
+fn roll(
+    run_dir: &Path,
+    shift: Shift,
+    spoil: fn(&mut GroupRecord),
+    quiet: &AtomicBool,
+    stop: &dyn Fn() -> bool,
+) {
     let dice = Dice::open();
     let Some(seat) = Seat::join(run_dir, stop, &mut |_| ()).unwrap() else {
         return;
@@ -108,7 +118,7 @@ fn roll(run_dir: &Path, shift: Shift, quiet: &AtomicBool, stop: &dyn Fn() -> boo
         let is_loaded = loaded
             .as_ref()
             .is_some_and(|(known, _)| *known == publications);
-        let has_model = !matches!(shift, Shift::WithoutModel | Shift::WithoutBaseline);
+        let has_model = shift != Shift::WithoutModel;
         if !is_loaded && has_model {
             loaded = Some((publications, dice.load(run_dir, version)));
         }
@@ -116,9 +126,7 @@ fn roll(run_dir: &Path, shift: Shift, quiet: &AtomicBool, stop: &dyn Fn() -> boo
         if let Some((_, model)) = &loaded {
             record = dice.with_logprobs(record, model);
         }
-        if shift == Shift::WithoutBaseline {
-            record.greedy_reward = None;
-        }
+        spoil(&mut record);
         if is_last {
             quiet.store(true, Ordering::SeqCst);
             while !is_over() {

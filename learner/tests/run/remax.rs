@@ -1,10 +1,10 @@
 //! ReMax: the baseline arrives in the records, and a run without it is refused.
 
-use learner::ledger::Sampling;
+use learner::sampling::Sampling;
 use learner::source::{Source, SourceState};
 use learner::tally::Tally;
 use shared::config::GroupFilter;
-use shared::control::LearnerControl;
+use shared::control::{LearnerControl, Seat};
 use shared::ids::Ticket;
 use shared::record::GroupRecord;
 use shared::run_dir;
@@ -53,7 +53,8 @@ fn the_greedy_reward_is_each_groups_baseline() {
 fn rollouts_that_send_no_baseline_are_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");
-    let _rollout = DiceRollout::start(&run_dir, Shift::WithoutBaseline);
+    let without_baseline = |record: &mut GroupRecord| record.greedy_reward = None;
+    let _rollout = DiceRollout::spoiling(&run_dir, Shift::WithoutModel, without_baseline);
     let args = ["--advantage", "remax"];
     let output = finish(learner(&run_dir, &args).spawn().unwrap());
     assert!(!output.status.success());
@@ -61,9 +62,31 @@ fn rollouts_that_send_no_baseline_are_refused_in_one_line() {
     let last = text.trim_end().lines().last().unwrap();
     assert!(
         last.contains("error: --advantage remax needs the reward of a greedy response")
-            && last.ends_with("they read what the run asks for when they join it"),
+            && last.ends_with("start those of this build, which look at what the run asks for"),
         "{text}"
     );
+}
+
+/// It begins without ReMax, goes on with it, and ends without: each learner says what it needs.
+#[test]
+fn a_run_may_be_switched_to_remax_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let _rollout = DiceRollout::start(&run_dir, Shift::Endless);
+    let asked = || {
+        let seat = Seat::join(&run_dir, &|| false, &mut |_| ()).unwrap();
+        seat.unwrap().is_greedy_asked()
+    };
+    let plain = ["--advantage", "dr-grpo", "--steps", "1"];
+    let remax = ["--advantage", "remax", "--steps", "2", "--resume"];
+    let back = ["--advantage", "dr-grpo", "--steps", "3", "--resume"];
+    for (args, is_asked) in [(&plain[..], false), (&remax[..], true), (&back[..], false)] {
+        let output = finish(learner(&run_dir, args).spawn().unwrap());
+        assert!(output.status.success(), "{}", text(&output));
+        // The page keeps what the last learner said; a new one takes the stop flag down.
+        let _control = LearnerControl::create_or_open(&run_dir).unwrap();
+        assert_eq!(asked(), is_asked, "{args:?}");
+    }
 }
 
 #[test]
@@ -98,4 +121,6 @@ fn groups_kept_from_before_the_run_asked_for_a_baseline_are_made_again() {
     let source = Source::new(dice.config.clone(), sampling, state, &mut control).unwrap();
     assert_eq!(source.state().awaited, [0, 1, 2].map(Ticket));
     assert_eq!(source.state().kept, [kept(3, true)]);
+    assert_eq!(source.tally().num_lacking, 2);
+    assert_eq!(source.tally().num_stale, 0);
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use learner::ledger::Sampling;
+use learner::sampling::Sampling;
 use learner::source::{Next, Source, SourceState};
 use learner::tally::Tally;
 use shared::config::GroupFilter;

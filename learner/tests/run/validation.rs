@@ -81,6 +81,10 @@ fn accuracy(version: u64) -> f64 {
     [0.7, 0.1, 0.6, 0.2, 0.5, 0.6][usize::try_from(version).unwrap()]
 }
 
+/// What the run says at its end, whether or not it was interrupted.
+const CLOSING: &str = "validation: 70.0 % at step 0, 60.0 % at step 5 at the end; no checkpoint is above step 0, the best one: \
+                       60.0 % at step 2, checkpoints/best";
+
 const ARGS: [&str; 4] = ["--validate-every", "2", "--keep-checkpoints", "1"];
 
 fn rows(run_dir: &Path) -> Vec<MetricsRow> {
@@ -146,8 +150,8 @@ fn the_best_checkpoint_stays_beside_the_newest() {
     assert!(std::fs::read(best).unwrap() == weights_of(&run_dir, 2));
     let said = text(&output);
     for part in [
-        "validation of v2: accuracy 60.0 % (50.0 to 70.0) on 10 problems, 20.0 tokens per response, 0.2 s; the best checkpoint so far",
-        "validation: 70.0 % at step 0, 60.0 % at step 5 at the end; best: 60.0 % at step 2, checkpoints/best",
+        "validation of v2: accuracy 60.0 % (50.0 to 70.0) on 10 problems, 20.0 tokens per response, 0.2 s; the best checkpoint so far, but not above the 70.0 % of step 0",
+        CLOSING,
     ] {
         assert!(said.contains(part), "`{part}` is not in: {said}");
     }
@@ -211,6 +215,7 @@ fn interrupted_in_a_validation_it_asks_again_and_ends_like_an_undisturbed_run() 
     killed.wait().unwrap();
     let output = finish(learner(&run_dir, &args).spawn().unwrap());
     assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains(CLOSING), "{}", text(&output));
     let expected = [
         (0, Some(0.7), false),
         (1, None, true),

@@ -53,7 +53,7 @@ pub(crate) fn config() -> ModelConfig {
     }
 }
 
-fn image(h: usize, w: usize, seed: usize) -> Patches {
+pub(crate) fn image(h: usize, w: usize, seed: usize) -> Patches {
     let values = (0..h * w * 24)
         .map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0)
         .collect();
@@ -63,7 +63,7 @@ fn image(h: usize, w: usize, seed: usize) -> Patches {
     }
 }
 
-fn prompt(before: &[u32], grids: &[(usize, usize)], after: &[u32]) -> Vec<u32> {
+pub(crate) fn prompt(before: &[u32], grids: &[(usize, usize)], after: &[u32]) -> Vec<u32> {
     let mut ids = before.to_vec();
     for (h, w) in grids {
         ids.push(VISION_START);

@@ -49,7 +49,7 @@ pub fn bench(
     let weights = WeightsFile::of(&args.shape.model, &processor.config, &progress, stop)?;
     let threads = Threads::new(args.shape.threads, args.pin_threads);
     let loader = EngineLoader::new(&processor.config, threads, EngineKind::Cpu, args.precision)?;
-    threads.pin_caller();
+    let _enlisted = threads.enlist_caller();
     let bench = Bench {
         args,
         workload: Workload::new(args, &processor)?,

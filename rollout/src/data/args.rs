@@ -6,6 +6,16 @@ use clap::{Args, ValueHint};
 use shared::config::DataArgs;
 use shared::dataset::Dataset;
 
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "\
+Examples:
+  rollout data hiyouga/geometry3k@train --model Qwen2.5-VL-7B-Instruct
+  rollout data geometry3k=2,ViRL39K@train=0.5,mine.jsonl --image-dir images
+  rollout data mine.jsonl --prompt-key text --answer-key gold --image-key pictures --json
+  rollout data mine.jsonl --show 7
+
+Exit code: 0 when a row can be used, 1 when none can or after an error or Ctrl-C, 2 when the command line is wrong.";
+
 /// What is in a data set.
 #[derive(Args, Debug, Clone)]
 pub struct DataCommand {

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use super::cache::blocks_of;
 use super::inputs::PromptInputs;
 use super::schedule::Seat;
-use super::stream::{self, Stream};
 use super::{Engine, sample};
 use crate::error::Result;
 
@@ -13,20 +11,16 @@ impl Engine {
     /// Fills free rows: each new prompt is read once, and the first token of each response drawn from its logits.
     pub(super) fn schedule(&mut self) -> Result<()> {
         let start = self.schedule.rows().len();
-        let longest = blocks_of(self.settings.max_response_tokens);
-        let (groups, cache) = (&mut self.groups, &mut self.cache);
+        let longest = self.settings.max_response_tokens;
+        let (groups, backend) = (&mut self.groups, &mut self.backend);
         let mut prompts = Vec::new();
         loop {
             let placed = self.schedule.place(|seat| {
                 let Some(group) = groups.get_mut(&seat.group) else {
                     return true;
                 };
-                let prompt = if group.started == 0 {
-                    blocks_of(group.job.prompt.len())
-                } else {
-                    0
-                };
-                let is_admitted = cache.promise(longest + prompt);
+                let prompt = (group.started == 0).then_some(group.job.prompt.len());
+                let is_admitted = backend.promise(prompt, longest);
                 if is_admitted && group.started == 0 {
                     prompts.push(seat.group);
                 }
@@ -38,6 +32,7 @@ impl Engine {
             }
         }
         self.prefill(&prompts)?;
+        self.seat(start)?;
         self.draw_first(start)
     }
 
@@ -50,36 +45,26 @@ impl Engine {
         if prompts.is_empty() {
             return Ok(());
         }
-        let start = Instant::now();
-        let embeds = stream::embed_images(&mut self.model, &prompts)?;
-        self.spent.vision += start.elapsed();
-        let start = Instant::now();
-        let mut streams: Vec<_> = prompts
-            .iter()
-            .zip(&embeds)
-            .map(|(prompt, embeds)| Stream::prompt(prompt, embeds))
-            .collect();
-        let mut logits_of = vec![Vec::new(); keys.len()];
-        stream::read(
-            &mut self.model,
-            &mut self.cache,
-            &mut streams,
-            |wanted, logits| {
-                for (place, row) in wanted.iter().zip(logits.rows()?) {
-                    logits_of[place.stream] = row.to_vec();
-                }
-                Ok(())
-            },
-        )?;
-        let blocks: Vec<_> = streams.into_iter().map(|stream| stream.blocks).collect();
-        for ((key, blocks), logits) in keys.iter().zip(blocks).zip(logits_of) {
+        let read = self.backend.prefill(&prompts, &mut self.spent)?;
+        for (key, (place, logits)) in keys.iter().zip(read) {
             if let Some(group) = self.groups.get_mut(key) {
-                group.prompt_blocks = blocks;
+                group.prompt_place = Some(place);
                 group.first_logits = Some(logits);
                 group.prefill_version = self.version;
             }
         }
-        self.spent.prefill += start.elapsed();
+        Ok(())
+    }
+
+    /// Gives the responses in the rows from `start` on their places.
+    fn seat(&mut self, start: usize) -> Result<()> {
+        for seat in &self.schedule.rows()[start..] {
+            if let Some(group) = self.groups.get_mut(&seat.group)
+                && let Some(prompt) = &group.prompt_place
+            {
+                group.places[seat.response] = Some(self.backend.seat(prompt)?);
+            }
+        }
         Ok(())
     }
 
@@ -106,6 +91,7 @@ impl Engine {
                 && group.started == group.job.num_responses()
             {
                 group.first_logits = None;
+                self.backend.all_began(&mut group.prompt_place);
             }
         }
         self.free_rows();

@@ -22,14 +22,15 @@ pub(super) struct NextToken<'a> {
     pub(super) cached: usize,
 }
 
-/// Runs the new tokens of all rows; logits [rows, V].
-pub(super) fn decode(
+/// Runs the new tokens of all rows; logits [rows, V]. The first token that is none ends it.
+pub(super) fn decode<'a>(
     model: &mut EngineModel,
     cache: &mut KvCache,
-    tokens: &[NextToken<'_>],
+    tokens: impl Iterator<Item = Result<NextToken<'a>>>,
 ) -> Result<Logits> {
     let mut pass = Pass::default();
     for token in tokens {
+        let token = token?;
         let position = [token.position];
         let first = pass.push(&Piece {
             token_ids: &[token.token_id],

@@ -3,6 +3,7 @@
 use shared::ids::{PolicyVersion, Ticket};
 use shared::record::FinishReason;
 
+use super::backend::{PromptPlace, ResponsePlace};
 use super::inputs::PromptInputs;
 use super::to_u64;
 use crate::sampler::{Scored, uniform};
@@ -69,10 +70,10 @@ pub(super) struct Group {
     pub(super) responses: Vec<Response>,
     /// Responses that have not ended.
     pub(super) unfinished: usize,
-    /// Blocks of the cache that hold the prompt, from its pass until the last response has ended.
-    pub(super) prompt_blocks: Vec<u32>,
-    /// Blocks of the cache that hold each response.
-    pub(super) response_blocks: Vec<Vec<u32>>,
+    /// Where the prompt lies, from its pass for as long as a response needs it there.
+    pub(super) prompt_place: Option<PromptPlace>,
+    /// Where each response lies, from its first token to its last.
+    pub(super) places: Vec<Option<ResponsePlace>>,
     /// Which responses have ended.
     pub(super) is_over: Vec<bool>,
     /// Responses that have a row, or had one.
@@ -89,8 +90,8 @@ impl Group {
         Self {
             responses: (0..num_responses).map(|_| Response::empty()).collect(),
             unfinished: num_responses,
-            prompt_blocks: Vec::new(),
-            response_blocks: vec![Vec::new(); num_responses],
+            prompt_place: None,
+            places: (0..num_responses).map(|_| None).collect(),
             is_over: vec![false; num_responses],
             started: 0,
             first_logits: None,

@@ -6,6 +6,8 @@
 //! # Layout
 //! - `session`: the model on ONNX Runtime; this module alone names `ort`
 //! - `kernel`: what ONNX Runtime lacks on the CPU: attention over shared blocks
+//! - `backend`: what runs the model and keeps what it read, either of:
+//! - `blocks`: with a cache in blocks, on the CPU; `rows`: with one in rows of fixed size, on a device
 //! - `cache`: keys and values, in blocks that sequences take and give back
 //! - `packed`: matrices as our own products read them, made from each version of the weights
 //! - `library`: where the ONNX Runtime library is
@@ -19,6 +21,8 @@
 //! - `spent`: where the time went
 
 mod admit;
+mod backend;
+mod blocks;
 pub mod cache;
 mod decode;
 mod group;
@@ -27,6 +31,7 @@ mod kernel;
 pub mod library;
 mod packed;
 mod pass;
+pub mod rows;
 mod sample;
 mod schedule;
 mod score;
@@ -35,7 +40,7 @@ mod spent;
 mod stream;
 
 use std::collections::HashMap;
-use std::thread::JoinHandle;
+use std::path::Path;
 use std::time::Instant;
 
 use shared::ids::PolicyVersion;
@@ -45,15 +50,18 @@ pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
 pub use pass::{Pass, Piece};
 pub use session::{
-    EngineKind, EngineLoader, EngineModel, Haste, Logits, Products, Threads, build_info, probe,
+    EngineKind, EngineLoader, EngineModel, Enlisted, Haste, HeadSettings, Logits, Products,
+    Provider, RowHeads, RowModel, RowPass, RowSettings, Threads, build_info, probe,
 };
 pub use spent::Spent;
 pub use stream::{PASS_LOGITS, PASS_TOKENS};
 
 use crate::error::{Error, Result};
 use crate::sampler::{Sampler, Sampling, Scored};
-use decode::NextToken;
+use backend::{Backend, NextToken};
+use blocks::Blocks;
 use group::Group;
+use rows::Rows;
 use schedule::{Schedule, Seat};
 use score::Given;
 
@@ -77,30 +85,15 @@ pub struct EngineSettings {
 /// Decodes groups of responses with one version of the weights at a time. After an error it is of no further use.
 pub struct Engine {
     settings: EngineSettings,
-    model: EngineModel,
+    backend: Backend,
     version: PolicyVersion,
     samplers: Vec<Sampler>,
     schedule: Schedule,
     groups: HashMap<u64, Group>,
-    /// Of prompts and responses under way.
-    cache: KvCache,
-    /// Of passes whose keys and values are thrown away.
-    score_cache: KvCache,
     finished: Vec<FinishedGroup>,
     num_groups: u64,
     num_tokens: u64,
     spent: Spent,
-    /// The weights before these, until a step with these is done.
-    replaced: Option<EngineModel>,
-    /// Frees those before.
-    retiring: Option<JoinHandle<()>>,
-}
-
-impl Drop for Engine {
-    /// The library's memory must not be in use when the process ends.
-    fn drop(&mut self) {
-        self.finish_retiring();
-    }
 }
 
 impl Engine {
@@ -113,23 +106,35 @@ impl Engine {
         model: EngineModel,
         version: PolicyVersion,
     ) -> Result<Self> {
-        let text = &model.config().text;
-        Ok(Self {
+        let backend = Backend::Blocks(Blocks::new(model, settings.cache_blocks)?);
+        Ok(Self::with(settings, backend, version))
+    }
+
+    /// The same on a device. There are no more rows than the model has.
+    #[must_use]
+    pub fn on_device(
+        mut settings: EngineSettings,
+        model: RowModel,
+        version: PolicyVersion,
+    ) -> Self {
+        settings.rows = settings.rows.min(model.settings().decoded_rows);
+        let rows = Rows::new(model, settings.sampling.clone());
+        Self::with(settings, Backend::Rows(rows), version)
+    }
+
+    fn with(settings: EngineSettings, backend: Backend, version: PolicyVersion) -> Self {
+        Self {
             samplers: sample::samplers(&settings.sampling),
             schedule: Schedule::new(settings.rows),
             groups: HashMap::new(),
-            cache: KvCache::new(text, settings.cache_blocks)?,
-            score_cache: KvCache::new(text, 0)?,
             finished: Vec::new(),
             num_groups: 0,
             num_tokens: 0,
             spent: Spent::default(),
             settings,
-            model,
+            backend,
             version,
-            replaced: None,
-            retiring: None,
-        })
+        }
     }
 
     /// Takes a group in. Its responses start as soon as there are rows and blocks for them.
@@ -137,18 +142,8 @@ impl Engine {
     /// # Errors
     /// A prompt that would never find room in the cache.
     pub fn submit(&mut self, job: Job) -> Result<()> {
-        let needed = blocks_of(job.prompt.len()) + blocks_of(self.settings.max_response_tokens);
-        if needed > self.cache.num_blocks() {
-            return Err(Error::Cache {
-                reason: format!(
-                    "a prompt of {} tokens and one response of up to {} need {needed} blocks, there are {}: raise \
-                     --kv-cache-mib or lower --max-response-tokens",
-                    job.prompt.len(),
-                    self.settings.max_response_tokens,
-                    self.cache.num_blocks()
-                ),
-            });
-        }
+        let longest = self.settings.max_response_tokens;
+        self.backend.check(job.prompt.len(), longest)?;
         // Filed under a number of our own: a ticket may come twice.
         self.schedule.push(self.num_groups, job.num_responses());
         self.groups.insert(self.num_groups, Group::new(job));
@@ -157,33 +152,45 @@ impl Engine {
     }
 
     /// Goes on with other weights. Responses under way keep what is cached of their prompt and say so in their versions.
-    pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) {
+    ///
+    /// # Errors
+    /// An engine on a device, which has [`Self::replace_weights`].
+    pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) -> Result<()> {
+        let Backend::Blocks(blocks) = &mut self.backend else {
+            return Err(Error::OtherEngine);
+        };
+        blocks.set_model(model);
         self.version = version;
-        self.retire_replaced();
-        self.replaced = Some(std::mem::replace(&mut self.model, model));
+        Ok(())
+    }
+
+    /// The same on a device, where the weights of a published file are written over those in use.
+    ///
+    /// # Errors
+    /// Not this model's weights, which changes nothing, a file that cannot be read, or an engine on the CPU.
+    pub fn replace_weights(&mut self, weights: &Path, version: PolicyVersion) -> Result<()> {
+        let Backend::Rows(rows) = &mut self.backend else {
+            return Err(Error::OtherEngine);
+        };
+        rows.model_mut().replace_weights(weights)?;
+        self.version = version;
+        Ok(())
     }
 
     /// Frees what was replaced. Not before the first step with new weights, which asks for much memory: it would wait for
     /// every piece that is given back meanwhile.
     /// An engine that has nothing to do takes no step: whoever waits with it calls this.
     pub fn retire_replaced(&mut self) {
-        if let Some(old) = self.replaced.take() {
-            self.finish_retiring(); // of the weights before those: one at a time
-            self.retiring = old.retire();
-        }
+        self.backend.retire_replaced();
     }
 
     /// Draws tokens another way from here on. To be called when idle: what is under way would change its distribution.
     pub fn set_sampling(&mut self, sampling: Sampling) {
         self.samplers = sample::samplers(&sampling);
-        self.settings.sampling = sampling;
-    }
-
-    fn finish_retiring(&mut self) {
-        if let Some(thread) = self.retiring.take() {
-            // A panic there has been reported by itself.
-            let _ = thread.join();
+        if let Backend::Rows(rows) = &mut self.backend {
+            rows.set_sampling(sampling.clone());
         }
+        self.settings.sampling = sampling;
     }
 
     /// The weights in use.
@@ -233,52 +240,32 @@ impl Engine {
     /// ONNX Runtime's, or weights that give no distribution.
     pub fn step(&mut self) -> Result<()> {
         self.schedule()?;
-        if let Some(logits) = self.run()? {
-            let tokens = self.sample(&logits)?;
-            self.accept(&tokens);
-        }
+        let tokens = self.run()?;
+        self.accept(&tokens);
         self.retire_replaced();
         self.finish()
     }
 
-    /// One decoding pass over the rows in use; logits [rows, V].
-    fn run(&mut self) -> Result<Option<Logits>> {
+    /// One decoding pass over the rows in use, and a token for each.
+    fn run(&mut self) -> Result<Vec<Scored>> {
         let start = Instant::now();
         for seat in self.schedule.rows() {
             if let Some(group) = self.groups.get_mut(&seat.group) {
                 let tokens = group.cached_tokens(seat.response) + 1;
-                self.cache
-                    .extend(&mut group.response_blocks[seat.response], tokens)?;
+                if let Some(place) = &mut group.places[seat.response] {
+                    self.backend.extend(place, tokens)?;
+                }
             }
         }
-        let rows = self.schedule.rows().iter();
-        let tokens: Vec<NextToken<'_>> = rows
-            .filter_map(|seat| next_token(self.groups.get(&seat.group)?, seat.response))
-            .collect();
-        if tokens.is_empty() {
-            return Ok(None);
-        }
-        let logits = decode::decode(&mut self.model, &mut self.cache, &tokens)?;
-        self.spent.decode += start.elapsed();
-        Ok(Some(logits))
-    }
-
-    /// Draws a token per row.
-    fn sample(&mut self, logits: &Logits) -> Result<Vec<Scored>> {
-        let start = Instant::now();
         let seed = self.settings.run_seed;
-        let of_row = |seat: &Seat| {
-            let group = self.groups.get(&seat.group)?;
-            Some(group.next_uniform(seed, seat.response))
-        };
-        let uniforms: Vec<Option<f64>> = self.schedule.rows().iter().filter_map(of_row).collect();
-        let tokens = sample::draw_rows(
-            &mut self.samplers,
-            &logits.rows()?.collect::<Vec<_>>(),
-            &uniforms,
-        )?;
-        self.spent.sampling += start.elapsed();
-        Ok(tokens)
+        let of_row = |seat: &Seat| next_token(self.groups.get(&seat.group)?, seat.response, seed);
+        let tokens: Vec<NextToken<'_>> = self.schedule.rows().iter().filter_map(of_row).collect();
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.spent.decode += start.elapsed();
+        self.backend
+            .step(&mut self.samplers, &tokens, &mut self.spent)
     }
 
     /// Adds the drawn tokens to their responses and frees the rows that came to an end.
@@ -301,10 +288,9 @@ impl Engine {
         if group.responses[seat.response].push(token, version, is_eos, max_tokens) {
             group.is_over[seat.response] = true;
             group.unfinished -= 1;
-            self.cache.give_back(
-                &mut group.response_blocks[seat.response],
-                blocks_of(max_tokens),
-            );
+            if let Some(place) = group.places[seat.response].take() {
+                self.backend.give_back(place, max_tokens);
+            }
         }
     }
 
@@ -328,7 +314,7 @@ impl Engine {
             .filter_map(|key| self.groups.remove(key))
             .collect();
         for group in &mut groups {
-            self.cache.give_back(&mut group.prompt_blocks, 0);
+            self.backend.give_back_prompt(group.prompt_place.take());
         }
         let greedy: Vec<Option<Response>> = groups.iter_mut().map(Group::take_greedy).collect();
         self.blank_pass(&mut groups)?;
@@ -363,12 +349,7 @@ impl Engine {
                 })
             })
             .collect();
-        let scores = score::score(
-            &mut self.model,
-            &mut self.score_cache,
-            &mut self.samplers,
-            &given,
-        )?;
+        let scores = self.backend.score(&mut self.samplers, &given)?;
         for (group, scores) in groups.iter_mut().zip(scores) {
             for (response, scores) in group.responses.iter_mut().zip(scores) {
                 response.blank_logprobs = scores.iter().map(|token| token.logprob).collect();
@@ -392,27 +373,23 @@ impl Engine {
             prompt,
             responses: responses.to_vec(),
         };
-        let scores = score::score(
-            &mut self.model,
-            &mut self.score_cache,
-            &mut self.samplers,
-            &[given],
-        )?;
+        let scores = self.backend.score(&mut self.samplers, &[given])?;
         Ok(scores.into_iter().next().unwrap_or_default())
     }
 }
 
 /// The last token of a response, which the next pass reads.
-fn next_token(group: &Group, response: usize) -> Option<NextToken<'_>> {
+fn next_token(group: &Group, response: usize, seed: u64) -> Option<NextToken<'_>> {
     let tokens = &group.responses[response].token_ids;
     let (prompt, cached) = (&group.job.prompt, group.cached_tokens(response));
     Some(NextToken {
         token_id: *tokens.last()?,
         position: prompt.position(0, prompt.len() + cached),
-        prompt_blocks: &group.prompt_blocks,
+        prompt: group.prompt_place.as_ref(),
         prompt_tokens: prompt.len(),
-        blocks: &group.response_blocks[response],
+        response: group.places[response].as_ref()?,
         cached,
+        uniform: group.next_uniform(seed, response),
     })
 }
 

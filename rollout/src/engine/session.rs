@@ -9,12 +9,26 @@
 //! | `operators` | the engine's kernels as operators of a graph |
 //! | `threads` | its threads, their cores and priorities |
 //! | `products` | the decoder's matrix products alone, to measure against |
+//! | `vision` | images to embeddings |
+//! | `rows` | the model with a cache in rows and weights that are inputs, for a device |
+//! | `row_settings`, `row_pass`, `row_heads` | its layout, one pass of it, what comes out of that |
+//! | `provider` | what runs such a graph |
+//! | `memory`, `weights`, `slots` | a device's memory, the weights and the cache in it |
 
 mod binding;
+mod memory;
 mod operators;
 mod products;
+mod provider;
+mod row_heads;
+mod row_pass;
+mod row_settings;
+mod rows;
 mod runtime;
+mod slots;
 mod threads;
+mod vision;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -23,7 +37,6 @@ use models::checkpoint::{F32Layout, Numbers, PackedMatrix, packed_matrices};
 use models::config::ModelConfig;
 use models::graph::{Form, WEIGHTS_FILE};
 use models::image::Grid;
-use models::positions::{VisionPlan, vision_plan};
 use ort::session::Session;
 use ort::value::DynValue;
 use shared::record::Precision;
@@ -36,10 +49,17 @@ use super::pass::Pass;
 use crate::error::{Error, Result};
 use binding::Bindings;
 pub use products::Products;
+pub use provider::Provider;
+pub use row_heads::{HeadSettings, RowHeads};
+pub use row_pass::RowPass;
+pub use row_settings::RowSettings;
+pub use rows::RowModel;
 use runtime::{Opening, runtime};
 pub use runtime::{build_info, probe};
-pub use threads::Threads;
+pub use threads::{Enlisted, Threads};
 use threads::{Gate, Spawner, in_background};
+pub use vision::PASS_PATCHES;
+use vision::Vision;
 
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +146,7 @@ impl EngineLoader {
         match haste {
             Haste::Now => self.load_here(weights, haste),
             Haste::Background => {
+                let _apart = self.threads.hold_apart();
                 in_background(|| self.load_here(weights, haste)).map_err(no_thread)?
             }
         }
@@ -151,7 +172,7 @@ impl EngineLoader {
         Ok(EngineModel {
             config: self.config.clone(),
             decoder: opening(true).open(&self.decoder, packed)?,
-            vision: opening(false).open(&self.vision, Vec::new())?,
+            vision: Vision::new(opening(false).open(&self.vision, Vec::new())?),
             gate: gate.clone(),
             spawner: self.spawner.clone(),
         })
@@ -193,7 +214,7 @@ impl EngineLoader {
 pub struct EngineModel {
     config: ModelConfig,
     decoder: Session,
-    vision: Session,
+    vision: Vision,
     /// Of the threads of both.
     gate: Gate,
     spawner: Spawner,
@@ -255,62 +276,8 @@ impl EngineModel {
     /// Embeds the patches of any number of images. `patches` are f32 `[P, C*T*p*p]`, the images one after the
     /// other; the result is `[N, E]` in the order of the image tokens.
     pub fn encode_images(&mut self, patches: &[f32], grids: &[Grid]) -> Result<Vec<f32>> {
-        let patch_dim = self.patch_dim();
-        let num_patches: usize = grids.iter().map(Grid::num_patches).sum();
-        check("patches", num_patches * patch_dim, patches.len())?;
-        let mut embeds = Vec::new();
-        let mut patches = patches;
-        let mut grids = grids;
-        while !grids.is_empty() {
-            let (group, later) = grids.split_at(images_of_a_pass(grids));
-            grids = later;
-            let num_patches: usize = group.iter().map(Grid::num_patches).sum();
-            let (now, later) = patches.split_at(num_patches * patch_dim);
-            patches = later;
-            if num_patches > 0 {
-                self.encode_group(now, group, num_patches, &mut embeds)?;
-            }
-        }
-        Ok(embeds)
-    }
-
-    /// [`Self::encode_images`] of images whose frames have equally many patches.
-    fn encode_group(
-        &mut self,
-        patches: &[f32],
-        grids: &[Grid],
-        num_patches: usize,
-        embeds: &mut Vec<f32>,
-    ) -> Result<()> {
-        const CONTEXT: &str = "embedding images";
         self.gate.open();
-        let plan = vision_plan(grids, &self.config.vision);
-        // A grid that is no multiple of the merge size loses patches in the plan.
-        check("patches of the grids", num_patches, plan.num_patches())?;
-        let rope_positions = plan.rope_positions.as_flattened().to_vec();
-        let windows = VisionPlan::padded(&plan.window_lengths);
-        let window_shape = [plan.window_lengths.len(), windows.width];
-        let images = VisionPlan::padded(&plan.image_lengths);
-        let image_shape = [plan.image_lengths.len(), images.width];
-        let num_tokens = plan.token_order.len();
-        let (n, patch_dim) = (num_patches, self.patch_dim());
-
-        let mut inputs = Bindings::new(&self.vision, CONTEXT)?;
-        inputs.bind("pixel_values", [n, patch_dim], patches.to_vec())?;
-        inputs.bind("patch_order", [n], plan.patch_order)?;
-        inputs.bind("rope_positions", [n, 2], rope_positions)?;
-        inputs.bind("window_slots", window_shape, windows.slots)?;
-        inputs.bind("window_mask", window_shape, windows.mask)?;
-        inputs.bind("window_unslot", [n], windows.unslot)?;
-        inputs.bind("image_slots", image_shape, images.slots)?;
-        inputs.bind("image_unslot", [n], images.unslot)?;
-        inputs.bind("token_order", [num_tokens], plan.token_order)?;
-        let output = inputs.run(&mut self.vision, "image_embeds")?;
-        let (_, values) = output
-            .try_extract_tensor::<f32>()
-            .map_err(runtime(CONTEXT))?;
-        embeds.extend_from_slice(values);
-        Ok(())
+        self.vision.encode(&self.config.vision, patches, grids)
     }
 
     /// Runs the decoder: the new tokens' keys and values go into `cache`, the wanted logits come back.
@@ -348,27 +315,6 @@ impl EngineModel {
             vocab_size: text.vocab_size,
         })
     }
-
-    /// Values of one patch: channels x frames x side x side.
-    fn patch_dim(&self) -> usize {
-        let vision = &self.config.vision;
-        vision.in_channels * vision.temporal_patch_size * vision.patch_size * vision.patch_size
-    }
-}
-
-/// Patches of a pass of the vision tower: enough for a full matrix product, few enough for the activations.
-pub const PASS_PATCHES: usize = 4096;
-
-/// How many of the first images go together: those of one size, so that no attention needs padding and none depends on its
-/// neighbours, up to [`PASS_PATCHES`]; at least one.
-fn images_of_a_pass(grids: &[Grid]) -> usize {
-    let size = grids.first().map(|grid| (grid.h, grid.w));
-    let mut patches = 0;
-    let fits = |grid: &&Grid| {
-        patches += grid.num_patches();
-        Some((grid.h, grid.w)) == size && patches <= PASS_PATCHES
-    };
-    grids.iter().take_while(fits).count().max(1)
 }
 
 /// Refuses a file that is not in the layout that the graphs point into.

@@ -124,7 +124,8 @@ impl Prediction {
         let judged = self.judge.as_ref().and_then(|judge| judge.is_right);
         let is_right = verdict.is_right();
         self.is_well_formed = rules::is_well_formed(response, verifier);
-        self.credit = (is_right && verdict.accuracy < 1.0).then_some(verdict.accuracy);
+        let is_part = verdict.accuracy > 0.0 && verdict.accuracy < 1.0;
+        self.credit = is_part.then_some(verdict.accuracy);
         self.extraction = verdict.extraction;
         self.is_right_by_rules = is_right;
         self.is_right = is_right || judged == Some(true);

@@ -15,6 +15,7 @@ const MAX_SHOWN: usize = 200;
 
 /// Of an evaluation that generates.
 pub(super) fn of_command_line(args: &EvalArgs) -> Result<Verifier> {
+    args.verifier.check(args.given)?;
     check(args.benchmark, args.given)?;
     start(&args.verifier)
 }
@@ -22,6 +23,7 @@ pub(super) fn of_command_line(args: &EvalArgs) -> Result<Verifier> {
 /// Of a predictions file that is scored again; its head says so from now on.
 pub(super) fn of_file(args: &EvalArgs, settings: &mut Settings) -> Result<Verifier> {
     let (given, mut chosen) = (args.given, args.verifier.clone());
+    chosen.check(given)?;
     check(settings.benchmark, given)?;
     if let Some(line) = &settings.verifier_command
         && !given.command
@@ -47,13 +49,8 @@ fn start(args: &VerifierArgs) -> Result<Verifier> {
     Ok(Verifier::from_args(args, SALT)?)
 }
 
-/// Refuses what would be ignored.
+/// Refuses what a benchmark would ignore.
 fn check(benchmark: Option<Benchmark>, given: GivenVerifier) -> Result<()> {
-    if given.timeout && !given.command {
-        bail!(
-            "--verifier-timeout-s is how long --verifier-command may take: give that too, or leave it out"
-        );
-    }
     let Some(benchmark) = benchmark.filter(|benchmark| !benchmark.has_free_answers()) else {
         return Ok(());
     };

@@ -88,7 +88,7 @@ pub(super) struct Prediction {
     pub extraction: Option<String>,
     /// The verdict of the rules.
     pub is_right_by_rules: bool,
-    /// How right it is by them: only where an external verifier took it in part.
+    /// How right it is by them: only where an external verifier gave it a part, which counts in the accuracy alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credit: Option<f64>,
     /// That of a judge.
@@ -130,11 +130,8 @@ impl Prediction {
 
     /// The same by the rules alone.
     pub(super) fn rules_accuracy(&self) -> f64 {
-        if self.is_right_by_rules {
-            self.credit.unwrap_or(1.0).clamp(0.0, 1.0)
-        } else {
-            0.0
-        }
+        let all = f64::from(u8::from(self.is_right_by_rules));
+        self.credit.unwrap_or(all).clamp(0.0, 1.0)
     }
 }
 

@@ -16,9 +16,9 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Whether the answer is right, be it in part.
+    /// Whether the answer is right, all of it.
     pub(super) fn is_right(&self) -> bool {
-        self.accuracy > 0.0
+        self.accuracy >= 1.0
     }
 
     /// Of rules that know right and wrong alone.

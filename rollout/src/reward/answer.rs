@@ -95,6 +95,8 @@ impl Quantity {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Relation {
     pub(super) difference: Value,
+    /// As they were written.
+    pub(super) sides: Box<[Expr; 2]>,
     pub(super) sign: Sign,
     /// One side is a variable, the other has none: `x > 3`, not the question's `2x > 6`.
     pub(super) solution: Option<Solution>,

@@ -4,6 +4,8 @@ use num_traits::Signed as _;
 
 use super::answer::{Answer, Joint, Relation, Sign};
 use super::math::canonical::Value;
+use super::math::expr::Expr;
+use super::math::numeric::{has_variables, hides_words};
 use super::math::{Fuel, Stop};
 use super::quantity::same_quantity;
 use super::region::same_region;
@@ -11,8 +13,9 @@ use super::region::same_region;
 /// Whether the prediction says what the gold answer says; the gold answer's kind leads.
 pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
     match (prediction, gold) {
-        // `4=4` says nothing of x; `\sqrt{2} \approx 1.41` is one number, rounded.
-        (Answer::Forms(forms), Answer::Named { .. } | Answer::Relation(_)) if forms.len() > 1 => {
+        (Answer::Forms(forms), Answer::Named { .. } | Answer::Relation(_))
+            if !says_a_number(forms) =>
+        {
             Ok(false)
         }
         (Answer::Forms(forms), g) => {
@@ -39,6 +42,17 @@ pub(super) fn same(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Resul
     }
 }
 
+/// `\frac{8}{2} = 4` works out a number, and `\sqrt{2} \approx 1.41` is one, rounded; `4 = 4` and `x - x = 0` say nothing.
+fn says_a_number(forms: &[Answer]) -> bool {
+    let number = |form: &Answer| match form {
+        Answer::Quantity(quantity) => quantity.expr.clone().filter(|expr| !has_variables(expr)),
+        _ => None,
+    };
+    let numbers: Option<Vec<Expr>> = forms.iter().map(number).collect();
+    let differ = |numbers: Vec<Expr>| numbers.windows(2).any(|pair| pair.first() != pair.last());
+    forms.len() == 1 || numbers.is_some_and(differ)
+}
+
 /// Answers that are made of others, part by part.
 fn same_structure(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result<bool, Stop> {
     match (prediction, gold) {
@@ -47,6 +61,21 @@ fn same_structure(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
             Answer::Named { .. } | Answer::Relation(_),
         ) => same_statement(prediction, gold, fuel),
         (Answer::Named { content, .. }, g) => same(content, g, fuel),
+        (Answer::List { items, .. }, g)
+            if !matches!(g, Answer::List { .. }) && items.len() == 1 =>
+        {
+            only(items).map_or(Ok(false), |item| same(item, g, fuel))
+        }
+        (
+            p,
+            Answer::List {
+                items,
+                is_set: true,
+                ..
+            },
+        ) if !matches!(p, Answer::List { .. }) && items.len() == 1 => {
+            only(items).map_or(Ok(false), |item| same(p, item, fuel))
+        }
         // `\frac{AB}{CD} = 4` is a statement, not 4.
         (
             p,
@@ -138,12 +167,46 @@ fn same_structure(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
                 same_in_any_order(p, g, fuel)
             }
         }
-        (Answer::List { items, .. }, g) => match items.as_slice() {
-            [only] => same(only, g, fuel),
-            _ => Ok(false),
-        },
+        (
+            Answer::Group {
+                open: '[',
+                close: ']',
+                items,
+            },
+            Answer::Matrix(g),
+        ) => rows(items).map_or(Ok(false), |p| {
+            same_structure(&Answer::Matrix(p), &Answer::Matrix(g.clone()), fuel)
+        }),
         _ => Ok(false),
     }
+}
+
+/// The item of `\{5\}`, which is 5 where no set is asked for; `\{\{5\}\}` and `\{\emptyset\}` are not what stands in them.
+fn only(items: &[Answer]) -> Option<&Answer> {
+    let is_set = |item: &Answer| match item {
+        Answer::List { is_set, .. } => *is_set,
+        Answer::Quantity(quantity) => {
+            matches!(&quantity.expr, Some(Expr::Variable(name)) if name == "\\emptyset")
+        }
+        _ => false,
+    };
+    match items {
+        [item] if !is_set(item) => Some(item),
+        _ => None,
+    }
+}
+
+/// The rows of `[[1, 2], [3, 4]]`.
+fn rows(items: &[Answer]) -> Option<Vec<Vec<Answer>>> {
+    let row = |item: &Answer| match item {
+        Answer::Group {
+            open: '[',
+            close: ']',
+            items,
+        } => Some(items.clone()),
+        _ => None,
+    };
+    items.iter().map(row).collect()
 }
 
 /// Equations, inequalities and `x \in (1, 3)`.
@@ -160,7 +223,7 @@ fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
             ..
         },
     ) = (prediction, gold)
-        && p == g
+        && have_same_name(p, g)
     {
         return same(a, b, fuel);
     }
@@ -168,6 +231,11 @@ fn same_statement(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
         (Some(p), Some(g)) => same_relation(p, g, fuel),
         _ => Ok(false),
     }
+}
+
+/// Of `AB=CD` either will do.
+fn have_same_name(p: &str, g: &str) -> bool {
+    p.split('=').any(|p| g.split('=').any(|g| p == g))
 }
 
 /// The numbers of a column vector.
@@ -309,7 +377,11 @@ fn same_ratio(p: &[Value], g: &[Value], fuel: &mut Fuel) -> Result<bool, Stop> {
 
 /// The same up to a factor; but for a solution only another one will do.
 fn same_relation(p: &Relation, g: &Relation, fuel: &mut Fuel) -> Result<bool, Stop> {
-    if g.solution.is_some() && p.solution.is_none() {
+    let has_words = || {
+        let mut sides = p.sides.iter();
+        sides.any(|side| hides_words(side, g.sides.as_slice()))
+    };
+    if g.solution.is_some() && p.solution.is_none() || has_words() {
         return Ok(false);
     }
     let Some(ratio) = p.difference.ratio_to(&g.difference, fuel)? else {

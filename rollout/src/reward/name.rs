@@ -130,6 +130,21 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<Name> {
     // Segments and areas have quotients with names of their own, unknowns have not: `x / y = 4` may be the question.
     let is_segment =
         |token: &Token| !matches!(token.kind, Kind::Letter(c) if c.is_ascii_lowercase());
+    let text = in_order(text);
     let is_name = !text.is_empty() && (!is_compound || tokens.iter().all(is_segment));
     is_name.then_some(Name { text, is_compound })
+}
+
+/// `BA` is `AB`, `\angle CBA` is `\angle ABC`.
+fn in_order(text: String) -> String {
+    let letters = text.strip_prefix("angle").unwrap_or(&text);
+    let is_segment = letters.len() == 2 && letters == text;
+    let is_named = (is_segment || letters.len() == 3 && letters != text)
+        && letters.bytes().all(|letter| letter.is_ascii_uppercase());
+    let reversed: String = letters.chars().rev().collect();
+    if is_named && reversed.as_str() < letters {
+        text.replace(letters, &reversed)
+    } else {
+        text
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::math::token::WORDS;
 use super::math::units::is_unit_word;
+use super::wording::is_number;
 
 /// Words rather than a formula. `words` is in lower case.
 pub(super) fn is_text(words: &str) -> bool {
@@ -38,25 +39,47 @@ pub(super) fn same_phrase(prediction: &str, gold: &str) -> bool {
         }
         words
     };
-    let (prediction, gold) = (plain(prediction), plain(gold));
-    !gold.is_empty() && (prediction == gold || is_explained(&prediction, &gold))
+    let (said, asked) = (plain(prediction), plain(gold));
+    if asked.is_empty() || said == asked {
+        return !asked.is_empty();
+    }
+    // `blue and red` is `red, blue`.
+    let sorted = |text: &str| {
+        let mut items: Vec<Vec<String>> = items(text).into_iter().map(plain).collect();
+        items.sort_unstable();
+        items
+    };
+    let (items, asked_items) = (sorted(prediction), sorted(gold));
+    let is_list = asked_items.len() > 1 && !asked_items.iter().any(Vec::is_empty);
+    is_list && items == asked_items
+        || matches!(asked.as_slice(), [only] if is_explained(prediction, only))
+}
+
+/// What stands between commas, semicolons and "and".
+fn items(text: &str) -> Vec<&str> {
+    let parts = text.split([',', ';']).flat_map(|part| part.split(" and "));
+    let parts = parts.map(|part| part.trim().trim_start_matches("and ").trim());
+    parts.collect()
 }
 
 /// `Yes, they are similar` for `Yes`: nothing in it takes the first word back.
-fn is_explained(prediction: &[String], gold: &[String]) -> bool {
-    let ([first, rest @ ..], [gold]) = (prediction, gold) else {
-        return false;
-    };
+fn is_explained(prediction: &str, gold: &str) -> bool {
+    let mut words = prediction
+        .split(|c: char| !c.is_alphanumeric() && c != '\'')
+        .filter(|word| !word.is_empty());
     let is_answer = |word: &str| matches!(word, "yes" | "no" | "true" | "false");
-    let takes_back = |word: &String| {
+    let denies = |word: &str| {
+        matches!(word, "not" | "wrong" | "incorrect" | "hardly") || word.ends_with("n't")
+    };
+    let takes_back = |word: &str| {
         is_answer(word)
             || matches!(
-                word.as_str(),
+                word,
                 "or" | "but" | "maybe" | "perhaps" | "unless" | "if" | "except"
             )
-            || gold != "no" && gold != "false" && (word == "not" || word.ends_with("n't"))
+            || gold != "no" && gold != "false" && denies(word)
     };
-    is_answer(gold) && first == gold && !rest.iter().any(takes_back)
+    is_answer(gold) && words.next() == Some(gold) && !words.any(takes_back)
 }
 
 /// `right-angled` is two words, `-xyz` is not `xyz`.
@@ -87,7 +110,10 @@ pub(super) fn is_plural(answer: &str) -> bool {
     let is_other = ["ss", "ths", "us", "ones", "twos", "tens", "ices"]
         .iter()
         .any(|end| word.ends_with(end));
-    word.ends_with('s') && !is_other
+    let is_irregular = ["people", "children", "women"]
+        .iter()
+        .any(|end| word.ends_with(end));
+    word.ends_with('s') && !is_other || is_irregular
 }
 
 /// `5 apples`, `5 \text{ apples}`: the value, and a noun that is no unit, in the singular and lower case.
@@ -125,14 +151,15 @@ pub(super) fn split_noun(answer: &str) -> (&str, Option<String>) {
     let value = value.trim_end();
     let noun = raw_noun.to_ascii_lowercase();
     let singular = noun.strip_suffix('s').unwrap_or(&noun).to_owned();
-    let is_number = value.ends_with(|c: char| c.is_ascii_digit() || c == '}');
+    let is_value = value.ends_with(|c: char| c.is_ascii_digit() || c == '}');
     // `3 xyz` is a product.
     let is_word = is_wrapped || noun.len() >= 4 && noun.contains(['a', 'e', 'i', 'o', 'u']);
     let is_plain = is_word
         && singular.len() >= 3
         && !is_unit_word(raw_noun, true)
-        && !SCALES.contains(&singular.as_str());
-    if is_number && is_plain && !has_letters(value) {
+        && !SCALES.contains(&singular.as_str())
+        && !is_number(&noun);
+    if is_value && is_plain && !has_letters(value) {
         (value, Some(singular))
     } else {
         whole

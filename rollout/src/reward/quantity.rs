@@ -6,12 +6,17 @@ use num_traits::Zero as _;
 
 use super::answer::Quantity;
 use super::math::expr::Expr;
-use super::math::numeric::{is_near, same_function};
+use super::math::numeric::{hides_words, is_near, same_function};
 use super::math::suffix::Suffix;
 use super::math::{Fuel, Stop};
 
 /// Values, with their units when both have one.
 pub(super) fn same_quantity(p: &Quantity, g: &Quantity, fuel: &mut Fuel) -> Result<bool, Stop> {
+    if let (Some(a), Some(b)) = (&p.expr, &g.expr)
+        && hides_words(a, std::slice::from_ref(b))
+    {
+        return Ok(false);
+    }
     let hundredth = BigRational::new(BigInt::from(1), BigInt::from(100));
     match (&p.suffix, &g.suffix) {
         (Some(Suffix::Unit(a)), Some(Suffix::Unit(b))) => {
@@ -96,13 +101,13 @@ pub(super) fn is_rounding(
     let (Some(exact), Some(rounded)) = (&exact.expr, &rounded.expr) else {
         return Ok(false);
     };
-    // |exact - rounded| <= 10^-decimals, as |x + 1 - 1| against 1: scaled so that a millionth is the last digit.
+    // |exact - rounded| < 10^-decimals, as |x + 1 - 1| against 1: scaled so that a millionth is the last digit, nearly.
     let unit = BigRational::new(
         BigInt::from(1),
         num_traits::pow(BigInt::from(10), decimals as usize),
     );
-    let million = BigRational::from(BigInt::from(1_000_000));
-    let base = Expr::Number(unit * million);
+    let nearly_million = BigRational::from(BigInt::from(999_998));
+    let base = Expr::Number(unit * nearly_million);
     let shifted = Expr::Sum(vec![
         base.clone(),
         exact.clone(),

@@ -215,6 +215,10 @@ impl Reader<'_> {
         let mut expr = parse(first, self.thousands)?;
         if let Some(second) = second {
             let second = parse(second, self.thousands)?;
+            // `00:30` is no 0.
+            if evaluate(&expr, self.fuel).is_ok_and(|first| first.is_zero()) {
+                return Err(Stop::Undefined);
+            }
             expr = Expr::Quotient(Box::new(expr), Box::new(second));
         }
         let value = evaluate(&expr, self.fuel);
@@ -232,7 +236,7 @@ impl Reader<'_> {
 }
 
 /// `3 : 4`, `3 to 4`
-fn is_ratio_sign(token: &Token) -> bool {
+pub(super) fn is_ratio_sign(token: &Token) -> bool {
     token.is_mark(':') || token.is_word(&["to"])
 }
 

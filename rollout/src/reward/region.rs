@@ -49,8 +49,10 @@ pub(super) fn region(answer: &Answer, fuel: &mut Fuel) -> Result<Option<Region>,
             equation: None,
             ..
         } => {
+            // `B(1, 2)` is a point.
+            let is_label = name.starts_with(|c: char| c.is_ascii_uppercase());
             let is_set = match content.as_ref() {
-                Answer::Group { .. } => true,
+                Answer::Group { .. } => !is_label,
                 Answer::List { joint, .. } => *joint != Joint::Comma,
                 _ => false,
             };

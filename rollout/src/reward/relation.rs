@@ -7,7 +7,7 @@ use super::math::numeric::has_variables;
 use super::math::token::{Kind, Token};
 use super::name::{Name, name_of};
 use super::quantity::{is_rounding, same_quantity};
-use super::read::Reader;
+use super::read::{Reader, is_ratio_sign};
 
 /// `x > 3`: a variable and a constant.
 fn solved(variable: &Quantity, sign: Sign, bound: &Quantity) -> Option<Solution> {
@@ -21,6 +21,15 @@ fn solved(variable: &Quantity, sign: Sign, bound: &Quantity) -> Option<Solution>
         }
         _ => None,
     }
+}
+
+/// Three letters in a row that look like a word: `x = 2y not 3 = 12` is no formula, `V = lwh = 12` is.
+fn has_words(tokens: &[Token]) -> bool {
+    let letters = tokens.split(|token| !matches!(token.kind, Kind::Letter('a'..='z')));
+    letters.filter(|run| run.len() > 2).any(|run| {
+        run.iter()
+            .any(|token| matches!(token.kind, Kind::Letter('e' | 'i' | 'o' | 'u')))
+    })
 }
 
 /// The unknowns of `(x, y)`.
@@ -88,25 +97,28 @@ impl Reader<'_> {
                 // `x = 3 + 1 = 4`
                 let name = name_of(first);
                 // `AB = CD = 12`
-                let num_names = rest
-                    .iter()
-                    .take_while(|part| name.is_some() && name_of(part).is_some())
-                    .count();
+                let names = parts.iter().map_while(|part| Some(name_of(part)?.text));
+                let names: Vec<String> = names.collect();
+                let num_names = names.len().saturating_sub(1);
                 let is_equal = |sign: &&Token| Sign::of(sign) == Some(Sign::Equal);
                 let (rest, signs) = match (rest.get(num_names..), signs.get(num_names..)) {
-                    (Some(rest), Some(signs)) if !rest.is_empty() && signs.iter().all(is_equal) => {
-                        (rest, signs)
+                    (Some(rest), Some(left)) if !rest.is_empty() && signs.iter().all(is_equal) => {
+                        (rest, left)
                     }
                     _ => return Err(Stop::Syntax),
                 };
                 let forms = match &name {
-                    Some(_) => self.forms(rest, signs)?,
+                    Some(_) => {
+                        let num_formulas = self.num_formulas(rest)?;
+                        let rest = rest.get(num_formulas..).unwrap_or_default();
+                        self.forms(rest, signs.get(num_formulas..).unwrap_or_default())?
+                    }
                     None => self.forms(&parts, &[&[*sign], signs].concat())?,
                 };
                 let forms = forms.ok_or(Stop::Syntax)?;
                 Ok(match name {
                     Some(name) => Answer::Named {
-                        name: name.text,
+                        name: names.join("="),
                         is_compound: name.is_compound,
                         content: Box::new(forms),
                         equation: None,
@@ -129,7 +141,11 @@ impl Reader<'_> {
             let (left, right) = (this.quantity(left)?, this.quantity(right)?);
             let solution =
                 solved(&left, sign, &right).or_else(|| solved(&right, sign.flipped(), &left));
+            let (Some(a), Some(b)) = (left.expr, right.expr) else {
+                return Err(Stop::Syntax);
+            };
             Ok(Relation {
+                sides: Box::new([a, b]),
                 difference: left.value?.add(&right.value?.negated(), this.fuel)?,
                 sign,
                 solution,
@@ -215,6 +231,20 @@ impl Reader<'_> {
             content: Box::new(Answer::Group { open, close, items }),
             equation: None,
         })
+    }
+
+    /// How many parts are formulas before the first number: the 1 of `lw = 3 \cdot 4 = 12`. None where all of them are.
+    fn num_formulas(&mut self, parts: &[&[Token]]) -> Result<usize, Stop> {
+        for (position, part) in parts.iter().enumerate() {
+            let Quantity { expr, value, .. } = self.quantity(part)?;
+            // `13 + 0y` is a number.
+            let is_number = value.is_ok_and(|value| value.is_constant());
+            let is_other = part.iter().any(is_ratio_sign) || has_words(part);
+            if is_number || is_other || !expr.as_ref().is_some_and(has_variables) {
+                return Ok(position);
+            }
+        }
+        Ok(0)
     }
 
     /// The same number several times; what stands behind `\approx` is a rounding of it and no answer of its own. `None` where

@@ -98,7 +98,8 @@ pub struct Comparison {
 /// What the verifier says about a response.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// Whether the mode that is asked for takes it.
+    /// Whether the mode that is asked for takes it, or the external verifier gives it all: an answer that is right in part is
+    /// not right.
     pub is_right: bool,
     /// In [0, 1]; 0 or 1 but for an external verifier.
     pub accuracy: f32,

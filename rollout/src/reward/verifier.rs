@@ -146,7 +146,7 @@ impl Verifier {
                     verdict.reason = Reason::CommandFailed;
                 }
             }
-            verdict.is_right = verdict.accuracy > 0.0;
+            verdict.is_right = verdict.accuracy >= 1.0;
         }
         verdict
     }
@@ -208,6 +208,8 @@ mod tests {
         };
         let accuracy = |response: &str| verifier.verify(response, "1").accuracy;
         assert_eq!(accuracy("\\boxed{2}"), 0.25);
+        // A part is a part of the reward, and not right.
+        assert!(!verifier.verify("\\boxed{1}", "1").is_right);
         assert_eq!(accuracy("crash \\boxed{1}"), 0.0);
         assert_eq!(accuracy("\\boxed{1}"), 0.25);
         assert_eq!(verifier.take_counts().failed, 1);

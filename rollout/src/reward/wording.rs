@@ -5,16 +5,40 @@ use super::math::text::{WRAPPERS, words};
 /// The answer without its introduction, its number in digits.
 pub(super) fn plain(answer: &str) -> String {
     let answer = without_introduction(answer);
-    if let "all real numbers" | "all reals" | "the set of all real numbers" =
-        words(&answer).as_str()
-    {
-        return "\\mathbb{R}".to_owned();
+    match words(&answer).as_str() {
+        "all real numbers" | "all reals" | "the set of all real numbers" => {
+            return "\\mathbb{R}".to_owned();
+        }
+        "no solution" | "no solutions" | "no real solution" | "no real solutions" | "empty set"
+        | "the empty set" => return "\\emptyset".to_owned(),
+        "dne" => return "does not exist".to_owned(),
+        _ => {}
     }
     let answer = match answer.strip_prefix("both ") {
         Some(pair) if pair.contains(" and ") => pair,
         _ => &answer,
     };
-    in_digits(&words(answer)).unwrap_or_else(|| answer.replace(" out of ", "/"))
+    let (sign, answer) = match without_sign(answer) {
+        Some(value) => ("-", value),
+        None => ("", answer),
+    };
+    let digits = in_digits(&words(answer)).unwrap_or_else(|| answer.replace(" out of ", "/"));
+    // `negative feedback` is no number.
+    if sign.is_empty() || digits.starts_with(|c: char| c.is_ascii_digit() || c == '\\') {
+        format!("{sign}{digits}")
+    } else {
+        format!("negative {digits}")
+    }
+}
+
+/// Behind "negative" or "minus".
+fn without_sign(answer: &str) -> Option<&str> {
+    let signs = ["negative ", "minus "];
+    let sign = signs.iter().find(|sign| {
+        let head = answer.get(..sign.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(sign))
+    })?;
+    answer.get(sign.len()..).map(str::trim_start)
 }
 
 /// Behind `The answer is`, `Area:`, `\text{The final result is } `.
@@ -124,9 +148,11 @@ fn in_digits(text: &str) -> Option<String> {
     let (number, length) = cardinal(&words);
     let behind = words.get(length..)?;
     if length == 0 {
-        // `third`
+        // `third`, `half`, `a third`
         return match behind {
+            ["half"] => Some("1/2".to_owned()),
             [only] => index(&ORDINALS, only).map(ordinal),
+            ["a" | "an", part] => denominator(part).map(|part| format!("1/{part}")),
             _ => None,
         };
     }
@@ -141,12 +167,22 @@ fn in_digits(text: &str) -> Option<String> {
         {
             Some(ordinal(number + index(&ORDINALS, last)?))
         }
-        // `two or three`, `two and a half`
+        // `two and a half`
+        ["and", "a", part] => denominator(part).map(|part| format!("{number} 1/{part}")),
         [noun] if !is_counting(noun) => Some(format!("{number} {noun}")),
         [power @ ("square" | "cubic"), unit] => Some(format!("{number} {power} {unit}")),
-        // `two or three`, `two and a half`, `two parallel lines`
+        // `two or three`, `two parallel lines`
         _ => None,
     }
+}
+
+/// `five`, `fives`, `sixes`, `twenties`: five fives are no 5.
+pub(super) fn is_number(word: &str) -> bool {
+    let is_one = |word: &str| index(&SMALL, word).or(index(&TENS, word)).is_some();
+    let singular = word.strip_suffix('s').unwrap_or(word);
+    let plurals = [Some(word), Some(singular), singular.strip_suffix('e')];
+    let tens = singular.strip_suffix("ie").map(|stem| format!("{stem}y"));
+    plurals.into_iter().flatten().any(is_one) || tens.as_deref().is_some_and(is_one)
 }
 
 fn index(names: &[&str], word: &str) -> Option<u64> {
@@ -251,6 +287,12 @@ mod tests {
             ("one million two thousand", "1002000"),
             ("three fourths", "3/4"),
             ("one half", "1/2"),
+            ("half", "1/2"),
+            ("A quarter", "1/4"),
+            ("two and a half", "2 1/2"),
+            ("negative twelve", "-12"),
+            ("Minus 3.5", "-3.5"),
+            ("negative \\frac{1}{2}", "-\\frac{1}{2}"),
             ("third", "3rd"),
             ("twenty-first", "21st"),
             ("one second", "1 second"),
@@ -265,7 +307,9 @@ mod tests {
         }
         for same in [
             "two or three",
-            "two and a half",
+            "negative feedback",
+            "minus",
+            "a second",
             "no one",
             "one two",
             "twenty thirty",

@@ -1,5 +1,6 @@
 //! Chooses the next token of a row, and says how likely it was.
 
+mod candidates;
 mod error;
 mod exponential;
 mod random;
@@ -7,6 +8,7 @@ mod row;
 mod selection;
 mod statistics;
 
+pub use candidates::{Draw, RowHead};
 pub use error::{Error, Result};
 pub use random::{permutation, uniform};
 pub use statistics::{Distribution, EntropyKind, Nucleus};

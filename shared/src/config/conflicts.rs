@@ -7,8 +7,8 @@ use clap::ValueEnum;
 
 use super::error::{Error, Result};
 use super::{
-    Advantage, Aggregation, ImportanceCorrection, KlEstimator, KlIn, LearnerArgs, ObjectiveArgs,
-    Resolved, RunConfig, Surrogate, TokenArgs, TokenWeighting, TorNormaliser,
+    Advantage, Aggregation, GroupFilter, ImportanceCorrection, KlEstimator, KlIn, LearnerArgs,
+    ObjectiveArgs, Resolved, RunConfig, Surrogate, TokenArgs, TokenWeighting, TorNormaliser,
 };
 
 /// Refuses the first contradiction.
@@ -55,6 +55,33 @@ fn advantage(config: &RunConfig, args: &ObjectiveArgs, resolved: &Resolved) -> R
             "pass_k ({}) in [learner] is not below group_size ({group_size}) in [rollout]: the best of all responses is the same \
              whichever is looked at, and every advantage would be 0",
             resolved.pass_k
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses groups of one where nothing can be learnt from them. What `[learner]` says must be known: a rollout that is there before
+/// its learner asks later.
+pub(super) fn check_group_size(config: &RunConfig) -> Result<()> {
+    let Resolved {
+        advantage,
+        group_filter,
+        ..
+    } = config.resolved();
+    if config.rollout.group_size > 1 {
+        return Ok(());
+    }
+    if !matches!(advantage, Advantage::Remax | Advantage::ReinforcePlusPlus) {
+        return refuse(format!(
+            "group_size = 1 in [rollout] leaves no other response to compare with: advantage = {:?} in [learner] needs at least 2; \
+             \"remax\" and \"reinforce-plus-plus\" do with 1",
+            name(advantage)
+        ));
+    }
+    if group_filter != GroupFilter::Off {
+        return refuse(format!(
+            "group_filter = {:?} in [learner] drops every group of one (group_size in [rollout]): give \"off\"",
+            name(group_filter)
         ));
     }
     Ok(())

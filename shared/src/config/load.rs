@@ -9,7 +9,7 @@ use clap::{ArgMatches, Args, Command};
 use super::error::{Error, Result};
 use super::file::{self, FileArgs};
 use super::save::FILE_NAME;
-use super::{LearnerArgs, RolloutArgs, RunArgs, RunConfig};
+use super::{GivenVerifier, LearnerArgs, RolloutArgs, RunArgs, RunConfig};
 
 /// Whose command line it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,9 @@ pub fn load(matches: &ArgMatches, program: Program) -> Result<RunConfig> {
         rollout: parse(&[&saved.rollout, &named.rollout, &rollout_given])?,
         learner: parse(&[&saved.learner, &named.learner, &learner_given])?,
     };
+    if program == Program::Rollout {
+        config.rollout.verifier.check(GivenVerifier::of(matches))?;
+    }
     check(&config)?;
     Ok(config)
 }

@@ -165,6 +165,14 @@ impl RunConfig {
         super::conflicts::check(self)
     }
 
+    /// Refuses groups of one where nothing can be learnt from them; once the learner's configuration is known.
+    ///
+    /// # Errors
+    /// What needs larger groups.
+    pub fn check_group_size(&self) -> super::Result<()> {
+        super::conflicts::check_group_size(self)
+    }
+
     /// Fills what was left open in `[learner]`.
     #[must_use]
     pub fn resolved(&self) -> Resolved {

@@ -82,8 +82,8 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least(1), help_heading = "Data")]
     pub max_prompt_tokens: usize,
 
-    /// Responses per prompt, G
-    #[arg(long, value_name = "G", default_value_t = 8, value_parser = at_least(2), help_heading = "Sampling")]
+    /// Responses per prompt, G; 1 with the learner's --advantage remax or reinforce-plus-plus only
+    #[arg(long, value_name = "G", default_value_t = 8, value_parser = at_least(1), help_heading = "Sampling")]
     pub group_size: usize,
 
     /// Divides the logits, in the rollout and in the learner alike

@@ -318,8 +318,8 @@ fn slips_are_named() {
         "my.toml: device in [learner] is \"tpu\": expected cpu, cuda or cuda:N, got \"tpu\""
     );
     assert_eq!(
-        refused("[rollout]\ngroup_size = 1\n"),
-        "my.toml: group_size in [rollout] is 1: expected a whole number of at least 2, below 2^32"
+        refused("[rollout]\ngroup_size = 0\n"),
+        "my.toml: group_size in [rollout] is 0: expected a whole number of at least 1, below 2^32"
     );
     assert_eq!(
         refused("[run]\nseed = -1\n"),
@@ -363,7 +363,7 @@ fn the_command_line_has_the_same_ranges() {
     assert!(learner("learner --rho -0.1").is_err());
     assert!(rollout("rollout --temperature 0").is_err());
     assert!(rollout("rollout --top-p 0").is_err());
-    assert!(rollout("rollout --group-size 1").is_err());
+    assert!(rollout("rollout --group-size 0").is_err());
     assert!(rollout("rollout --overlong-buffer 4096").is_err());
 }
 

@@ -4,6 +4,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 
+use super::error::{Error, Result};
 use super::values::positive;
 
 /// Keys of the table `[rollout]`, too.
@@ -41,6 +42,21 @@ pub struct VerifierArgs {
     /// The form of a whole response: where its answer stands, and what counts as well formed
     #[arg(long, value_enum, default_value_t = FormatRule::EasyR1, help_heading = "Reward")]
     pub format_rule: FormatRule,
+}
+
+impl VerifierArgs {
+    /// Refuses what would be ignored.
+    ///
+    /// # Errors
+    /// A time limit without a command.
+    pub fn check(&self, given: GivenVerifier) -> Result<()> {
+        if given.timeout && self.command.is_none() {
+            return Err(Error::Conflict(
+                "--verifier-timeout-s is how long --verifier-command may take: give that too, or leave it out".to_owned(),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Which of them stand on the command line: they go before what a file says.

@@ -117,6 +117,11 @@ impl LearnerControl {
         self.page.version()
     }
 
+    /// Says whether each group needs a greedy response beside it, from the next ticket that is claimed on.
+    pub fn ask_greedy(&self, is_asked: bool) {
+        self.page.ask_greedy(is_asked);
+    }
+
     /// Makes a ticket claimable, unless a living process has it already. Returns its state afterwards: `Open` or `Held`.
     pub fn open(&mut self, ticket: Ticket) -> Result<TicketState> {
         let seats = self.page.seats();

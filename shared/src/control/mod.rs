@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - `page`: the file and its words; newest policy version, stop flag, signals
+//! - `page`: the file and its words; newest policy version, stop flag, whether groups need a greedy response, signals
 //! - `board`: which tickets are open, held, or neither
 //! - `seats`: a place per rollout process
 //! - `validation`: whether the newest version is to be validated, and by whom it is being

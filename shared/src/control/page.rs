@@ -31,6 +31,8 @@ const PUBLICATIONS: usize = 12;
 const STOP: usize = 13;
 /// Zero, which asks for nothing, on a page of a build that did not know it: hence no new version of the layout.
 const VALIDATION: usize = 14;
+/// Whether each group needs a greedy response beside it. Zero, likewise, on a page that did not know it.
+const GREEDY: usize = 15;
 const BASE: usize = 16;
 const HORIZON: usize = 17;
 
@@ -128,6 +130,14 @@ impl Page {
     pub(super) fn set_stopping(&self, stopping: bool) {
         self.set(STOP, u64::from(stopping));
         self.notify_rollouts();
+    }
+
+    pub(super) fn is_greedy_asked(&self) -> bool {
+        self.get(GREEDY) != 0
+    }
+
+    pub(super) fn ask_greedy(&self, is_asked: bool) {
+        self.set(GREEDY, u64::from(is_asked));
     }
 
     pub(super) fn seats(&self) -> Seats<'_> {

@@ -187,6 +187,12 @@ impl Seat {
         is_finished
     }
 
+    /// Whether each group needs a greedy response beside it. A learner that goes on with the run may need what the one before
+    /// did not: read it for each ticket, after the claim.
+    pub fn is_greedy_asked(&self) -> bool {
+        self.page.is_greedy_asked()
+    }
+
     /// How many learners the run has had.
     pub fn learner_generation(&self) -> u64 {
         self.page.generation()

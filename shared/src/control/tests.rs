@@ -63,6 +63,20 @@ fn sleeper() -> Child {
 }
 
 #[test]
+fn a_rollout_sees_what_each_learner_asks_of_its_groups() {
+    let (run_dir, control) = run();
+    let seat = join(run_dir.path());
+    assert!(!seat.is_greedy_asked());
+    control.ask_greedy(true);
+    assert!(seat.is_greedy_asked());
+    drop(control);
+    let control = LearnerControl::create_or_open(run_dir.path()).unwrap();
+    assert!(seat.is_greedy_asked(), "until the next one says otherwise");
+    control.ask_greedy(false);
+    assert!(!seat.is_greedy_asked());
+}
+
+#[test]
 fn tickets_go_from_open_to_held_to_idle() {
     let (run_dir, mut control) = run();
     let seat = join(run_dir.path());

@@ -6,15 +6,15 @@
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::ptr::NonNull;
 
 use models::onnx::size;
-use ort::AsPointer;
 use ort::memory::{Allocator, MemoryInfo};
 use ort::session::{IoBinding, Session};
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
+use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, Tensor, TensorElementType};
 
+use super::memory::lend;
 use super::runtime::runtime;
+use super::weights::Weights;
 use crate::engine::cache::KvCache;
 use crate::error::{Error, Result};
 
@@ -53,6 +53,11 @@ impl<'a> Bindings<'a> {
             .map_err(runtime(self.context))
     }
 
+    /// Binds weights that are inputs.
+    pub(super) fn bind_weights(&mut self, weights: &Weights) -> Result<()> {
+        weights.bind(&mut self.binding)
+    }
+
     /// Lends the cache: the new keys and values are written in place.
     pub(super) fn bind_cache(&mut self, cache: &'a mut KvCache) -> Result<()> {
         let shape = cache.shape();
@@ -83,31 +88,10 @@ impl<'a> Bindings<'a> {
 ///
 /// # Safety
 /// The tensor must be gone before `buffer` is used again or freed.
-unsafe fn view(buffer: &mut [f32], shape: [usize; 5]) -> Result<DynValue> {
-    const CONTEXT: &str = "lending the cache";
+unsafe fn view(buffer: &mut [f32], shape: [usize; 5]) -> Result<DynTensor> {
     debug_assert_eq!(buffer.len(), shape.iter().product::<usize>());
-    let allocator = Allocator::default();
-    let info = MemoryInfo::default();
-    let shape = shape.map(size);
-    let mut value = std::ptr::null_mut();
-    // SAFETY: `buffer` holds as many f32 as `shape` says, on the CPU; ONNX Runtime copies `shape`.
-    let status = unsafe {
-        (ort::api().CreateTensorWithDataAsOrtValue)(
-            info.ptr(),
-            buffer.as_mut_ptr().cast(),
-            size_of_val(buffer),
-            shape.as_ptr(),
-            shape.len(),
-            ort::sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-            &raw mut value,
-        )
-    };
-    // SAFETY: the status comes from ONNX Runtime and is handed over once.
-    unsafe { ort::Error::result_from_status(status) }.map_err(runtime(CONTEXT))?;
-    let value = NonNull::new(value).ok_or_else(|| Error::Runtime {
-        context: CONTEXT,
-        message: "no tensor was made".to_owned(),
-    })?;
-    // SAFETY: a valid tensor that nobody else owns; it has no memory of its own for the allocator to free.
-    Ok(unsafe { DynValue::from_ptr(value, Some(&allocator)) })
+    let (data, bytes) = (buffer.as_mut_ptr().cast(), size_of_val(buffer));
+    let (shape, of_f32) = (shape.map(size), TensorElementType::Float32);
+    // SAFETY: `buffer` holds as many f32 as `shape` says, on the CPU; the caller keeps the promise about the tensor.
+    unsafe { lend(&Allocator::default(), data, bytes, &shape, of_f32) }
 }

@@ -163,21 +163,21 @@ fn with_provider(builder: SessionBuilder, kind: EngineKind) -> Result<SessionBui
         })
 }
 
-fn remedy(kind: EngineKind) -> String {
+pub(super) fn remedy(kind: EngineKind) -> String {
     let tensorrt = if kind == EngineKind::Trt {
-        ", tensorrt-cu13-libs >=10.15.1,<11"
+        " --tensorrt"
     } else {
         ""
     };
     format!(
-        "unpack the onnxruntime-gpu 1.31.1 wheel, point ORT_DYLIB_PATH at its onnxruntime/capi/libonnxruntime.so.1.31.1 \
-         and put the CUDA 13 libraries (wheels nvidia-cublas, nvidia-cuda-runtime, nvidia-cudnn-cu13{tensorrt}) on \
-         LD_LIBRARY_PATH; or use --engine cpu"
+        "run `scripts/setup.sh --cuda{tensorrt}`, which brings the wheels of onnxruntime-gpu 1.31.1 and CUDA 13 (libcuda.so.1 \
+         is the GPU's driver: series 580 or newer), or set ORT_DYLIB_PATH and LD_LIBRARY_PATH to libraries of your own; or \
+         use --engine cpu"
     )
 }
 
 /// ONNX Runtime's environment: one per process by its own rule.
-fn environment() -> Result<&'static Environment> {
+pub(super) fn environment() -> Result<&'static Environment> {
     static ENVIRONMENT: OnceLock<Result<Environment, (PathBuf, String)>> = OnceLock::new();
     let made = ENVIRONMENT.get_or_init(|| {
         let path = library::path();

@@ -1,12 +1,12 @@
 //! The engine's threads: how many, on which cores, and at what priority.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
 use ort::environment::ThreadManager;
-use rustix::thread::CpuSet;
+use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
 
 /// How far below the engine's the priority of a thread is that makes new weights ready while the engine decodes. On a full
 /// machine it gets about a third of a core's time: a step then takes less than twice as long.
@@ -29,7 +29,7 @@ impl Threads {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         // Asked for now: a thread that is pinned already may use no more than its own core.
         let allowed = || {
-            let allowed = rustix::thread::sched_getaffinity(None);
+            let allowed = sched_getaffinity(None);
             allowed
                 .inspect_err(|error| tracing::warn!("--pin-threads: {error}"))
                 .ok()
@@ -40,31 +40,106 @@ impl Threads {
         }
     }
 
-    /// Pins the calling thread, which runs the sessions, if that was asked for.
-    pub fn pin_caller(&self) {
-        if self.pinned_to.is_some() {
-            rayon::current_num_threads(); // started now, the sampler's threads inherit no pin
-            self.pin(0);
-        }
+    /// Counts the calling thread, which runs the sessions, among the compute threads for as long as the result lives, and
+    /// pins it if that was asked for.
+    #[must_use]
+    pub fn enlist_caller(&self) -> Enlisted {
+        rayon::current_num_threads(); // started now, the sampler's threads inherit no pin
+        self.enlist(0)
     }
 
-    /// Pins the calling thread as the `index`-th. Where there are fewer cores it shares one.
-    fn pin(&self, index: usize) {
-        let Some(allowed) = &self.pinned_to else {
-            return;
-        };
-        let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
-            .filter(|&core| allowed.is_set(core))
-            .collect();
-        let Some(&core) = cores.get(index % cores.len().max(1)) else {
-            return;
-        };
-        let mut own = CpuSet::new();
-        own.set(core);
-        if let Err(error) = rustix::thread::sched_setaffinity(None, &own) {
+    /// The calling thread is the `index`-th of a session.
+    fn enlist(&self, index: usize) -> Enlisted {
+        if let Some(allowed) = &self.pinned_to
+            && let Err(error) = pin(None, index, allowed)
+        {
             tracing::warn!("--pin-threads: {error}");
         }
+        Enlisted::new(index)
     }
+
+    /// Keeps the compute threads apart, a core for each, until the result is dropped. For while other threads of this process
+    /// take the cores as well: on a full machine the scheduler then puts two compute threads on one core for a tenth of a
+    /// second, and steps take three times as long. Fewer threads than cores stay free: the scheduler has room to move them.
+    pub(super) fn hold_apart(&self) -> HeldApart {
+        let mut freed = Vec::new();
+        if self.pinned_to.is_none() {
+            for &(thread, index) in computing().iter() {
+                // Whatever is forbidden here costs speed and nothing else.
+                if let Ok(allowed) = sched_getaffinity(Some(thread))
+                    && cores(&allowed).count() == self.count
+                    && pin(Some(thread), index, &allowed).is_ok()
+                {
+                    freed.push((thread, allowed));
+                }
+            }
+        }
+        HeldApart { freed }
+    }
+}
+
+/// The compute threads of this process that live, each with its place in its session.
+fn computing() -> std::sync::MutexGuard<'static, Vec<(Pid, usize)>> {
+    static COMPUTING: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
+    COMPUTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of the thread that made it: it is a compute thread while this lives.
+#[derive(Debug)]
+pub struct Enlisted {
+    thread: Pid,
+}
+
+impl Enlisted {
+    fn new(index: usize) -> Self {
+        let thread = gettid();
+        computing().push((thread, index));
+        Self { thread }
+    }
+}
+
+impl Drop for Enlisted {
+    fn drop(&mut self) {
+        let mut computing = computing();
+        if let Some(place) = computing.iter().position(|&(pid, _)| pid == self.thread) {
+            computing.swap_remove(place);
+        }
+    }
+}
+
+/// Compute threads that are kept apart, and the cores that each may use otherwise.
+#[derive(Debug)]
+pub(super) struct HeldApart {
+    freed: Vec<(Pid, CpuSet)>,
+}
+
+impl Drop for HeldApart {
+    fn drop(&mut self) {
+        // Listed means alive: the number of a thread that ended may be another's by now.
+        let computing = computing();
+        for (thread, allowed) in &self.freed {
+            if computing.iter().any(|(pid, _)| pid == thread)
+                && let Err(error) = sched_setaffinity(Some(*thread), allowed)
+            {
+                tracing::debug!("a thread stays on its core: {error}");
+            }
+        }
+    }
+}
+
+/// The cores of a set, by number.
+fn cores(set: &CpuSet) -> impl Iterator<Item = usize> {
+    (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core))
+}
+
+/// Puts a thread, the calling one if none is named, on the `index`-th of the `allowed` cores. Where there are fewer it
+/// shares one.
+fn pin(thread: Option<Pid>, index: usize, allowed: &CpuSet) -> rustix::io::Result<()> {
+    let mut own = CpuSet::new();
+    if let Some(core) = cores(allowed).nth(index % cores(allowed).count().max(1)) {
+        own.set(core);
+    }
+    sched_setaffinity(thread, &own)
 }
 
 /// A thread's work.
@@ -154,7 +229,7 @@ impl ThreadManager for Pool {
         let index = 1 + self.started.fetch_add(1, Ordering::Relaxed);
         let (threads, gate) = (self.threads, self.gate.clone());
         let thread = self.spawner.spawn(Box::new(move || {
-            threads.pin(index);
+            let _enlisted = threads.enlist(index);
             gate.0.wait();
             work();
         }))?;

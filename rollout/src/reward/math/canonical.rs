@@ -188,11 +188,12 @@ impl Value {
         Ok(left == right)
     }
 
-    /// Whether a rational differs from a rational `other` by at most 1e-6 of it; `None` for other values.
+    /// Whether a rational differs from a rational `other` by at most 1e-6 of the larger one; `None` for other values.
     pub(crate) fn is_near(&self, other: &Self) -> Option<bool> {
         let (a, b) = (self.as_rational()?, other.as_rational()?);
         let million = BigRational::from(BigInt::from(1_000_000));
-        Some(!b.is_zero() && (a - &b).abs() * million <= b.abs())
+        let size = a.abs().max(b.abs());
+        Some(!b.is_zero() && (a - b).abs() * million <= size)
     }
 
     /// Whether it holds what has no rule, so that "different" may be said of equal values.
@@ -203,6 +204,14 @@ impl Value {
                 .keys()
                 .any(|monomial| monomial.keys().any(|atom| matches!(atom, Atom::Opaque(_))))
         })
+    }
+
+    /// Whether nothing in it stands for another number: surds and powers of pi.
+    pub(crate) fn is_constant(&self) -> bool {
+        let is_known = |atom: &Atom| matches!(atom, Atom::Prime(_) | Atom::Pi);
+        let sums = [&self.numerator, &self.denominator];
+        sums.iter()
+            .all(|sum| sum.0.keys().all(|monomial| monomial.keys().all(is_known)))
     }
 
     /// k, when `self` is k times `other` and k is rational.

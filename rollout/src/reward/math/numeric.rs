@@ -1,4 +1,4 @@
-//! Are two expressions the same where no canonical form decides: their values to 120 bits, at random points for variables.
+//! Are two expressions the same where no canonical form decides: their values to 200 bits, at random points for variables.
 //!
 //! The points come from a salt, so that no response can be written for them, and are never small whole numbers. Both sides
 //! must agree wherever the second one (the data set's answer) has a value, at four points at least.
@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
-use num_traits::{Signed as _, ToPrimitive as _};
+use num_traits::{Signed as _, ToPrimitive as _, Zero as _};
 
 use super::expr::{Expr, Function};
 use super::fixed::Fixed;
@@ -47,7 +47,7 @@ pub(crate) fn same_function(expr: &Expr, gold: &Expr, fuel: &mut Fuel) -> Result
     Ok(num_valid >= NEEDED)
 }
 
-/// Whether a constant differs from the constant `gold` by at most a millionth of it.
+/// Whether a constant differs from the constant `gold` by at most a millionth of the larger one.
 pub(crate) fn is_near(expr: &Expr, gold: &Expr, fuel: &mut Fuel) -> Result<bool, Stop> {
     if has_variables(expr) || has_variables(gold) {
         return Ok(false);
@@ -76,19 +76,51 @@ pub(crate) fn order(a: &Expr, b: &Expr, fuel: &mut Fuel) -> Result<Ordering, Sto
 }
 
 pub(crate) fn has_variables(expr: &Expr) -> bool {
-    match expr {
-        Expr::Number(_) | Expr::Pi => false,
+    // The base that is left to the reader is one.
+    let is_variable = |part: &Expr| match part {
         Expr::Variable(name) => name != "e",
-        Expr::Degrees(a) | Expr::Negative(a) | Expr::Function(_, a) | Expr::Absolute(a) => {
-            has_variables(a)
+        part => matches!(part, Expr::Logarithm(None, _)),
+    };
+    any(expr, &mut |part| is_variable(part))
+}
+
+/// Whether 0 is multiplied with letters that no gold expression has: `0 but 5` is no 0, though `0x` is.
+pub(crate) fn hides_words(expr: &Expr, gold: &[Expr]) -> bool {
+    let is_foreign = |part: &Expr| {
+        let is_letter = matches!(part, Expr::Variable(_));
+        is_letter
+            && !gold
+                .iter()
+                .any(|gold| any(gold, &mut |other| other == part))
+    };
+    any(expr, &mut |part| match part {
+        Expr::Product(factors) => {
+            let is_zero =
+                |factor: &Expr| matches!(factor, Expr::Number(number) if number.is_zero());
+            let num_foreign = || factors.iter().filter(|factor| is_foreign(factor)).count();
+            factors.iter().any(is_zero) && num_foreign() > 1
         }
-        // The base that is left to the reader is one.
-        Expr::Logarithm(None, _) => true,
-        Expr::Sum(items) | Expr::Product(items) => items.iter().any(has_variables),
-        Expr::Quotient(a, b) | Expr::Power(a, b) | Expr::Root(a, b) => {
-            has_variables(a) || has_variables(b)
-        }
-        Expr::Logarithm(Some(a), b) => has_variables(a) || has_variables(b),
+        _ => false,
+    })
+}
+
+/// Whether a part of `expr`, or all of it, is such a one.
+fn any(expr: &Expr, is_such: &mut dyn FnMut(&Expr) -> bool) -> bool {
+    if is_such(expr) {
+        return true;
+    }
+    match expr {
+        Expr::Number(_) | Expr::Pi | Expr::Variable(_) => false,
+        Expr::Degrees(a)
+        | Expr::Negative(a)
+        | Expr::Function(_, a)
+        | Expr::Absolute(a)
+        | Expr::Logarithm(None, a) => any(a, is_such),
+        Expr::Sum(items) | Expr::Product(items) => items.iter().any(|item| any(item, is_such)),
+        Expr::Quotient(a, b)
+        | Expr::Power(a, b)
+        | Expr::Root(a, b)
+        | Expr::Logarithm(Some(a), b) => any(a, is_such) || any(b, is_such),
     }
 }
 
@@ -235,7 +267,7 @@ fn rational(expr: &Expr) -> Option<BigRational> {
         Expr::Negative(inner) => rational(inner).map(|value| -value),
         Expr::Quotient(a, b) => {
             let (a, b) = (rational(a)?, rational(b)?);
-            (!num_traits::Zero::is_zero(&b)).then(|| a / b)
+            (!b.is_zero()).then(|| a / b)
         }
         _ => None,
     }

@@ -55,10 +55,11 @@ pub(crate) fn normalise(answer: &str) -> Option<String> {
         return None;
     }
     let mut folded = String::with_capacity(answer.len());
-    for c in without_bold(answer.trim_matches(is_invisible)).chars() {
+    for c in without_marks(answer.trim_matches(is_invisible)).chars() {
         fold(c, &mut folded)?;
     }
     let folded = folded.replace("{,}", ",").replace(".}", "}");
+    let folded = folded.replace("{\\rm ", "\\text{ ");
     let folded = folded
         .replace("^{\\prime\\prime}", "''")
         .replace("^{\\prime}", "'")
@@ -182,13 +183,14 @@ fn is_delimiter(text: &str) -> bool {
     }
 }
 
-/// `**12**.` is 12 in bold; `2**3` is a power.
-fn without_bold(text: &str) -> &str {
-    text.trim_end_matches(['.', ',', ' '])
-        .strip_prefix("**")
-        .and_then(|rest| rest.strip_suffix("**"))
-        .filter(|inner| !inner.contains("**"))
-        .unwrap_or(text)
+/// `**12**.` is 12 in bold, `"12"` is 12; `2**3` is a power, `12"` are inches.
+fn without_marks(text: &str) -> &str {
+    let inner = ["**", "\"", "`", "'"].into_iter().find_map(|mark| {
+        let ended = text.trim_end_matches(['.', ',', ' ']);
+        let inner = ended.strip_prefix(mark)?.strip_suffix(mark)?;
+        (!inner.contains(mark)).then_some(inner)
+    });
+    inner.unwrap_or(text)
 }
 
 /// Without the marks that end a sentence or begin an equation.

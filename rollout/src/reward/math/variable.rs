@@ -70,11 +70,19 @@ impl Parser<'_> {
 
     /// `\angle A`, `\angle ABC`, `\angle 1`
     pub(super) fn angle(&mut self) -> Result<Expr, Stop> {
-        let mut name = String::from("\\angle");
+        let mut letters = Vec::new();
         while let Some(Kind::Letter(letter)) = self.peek().map(|token| &token.kind) {
-            name.push(*letter);
+            letters.push(*letter);
             self.advance();
         }
+        // `\angle CBA` is `\angle ABC`.
+        if let [first, _, last] = letters.as_slice()
+            && last < first
+        {
+            letters.reverse();
+        }
+        let mut name = String::from("\\angle");
+        name.extend(letters);
         if name.len() == 6 {
             let Some(Kind::Digit(digit)) = self.peek().map(|token| &token.kind) else {
                 return Err(Stop::Syntax);

@@ -64,6 +64,45 @@ fn remax_asks_for_a_greedy_response_and_keeps_every_group() {
 }
 
 #[test]
+fn a_group_of_one_is_for_advantages_that_need_no_other_response() {
+    let said = |line: &str, group_size: usize| {
+        let mut config = learner(line).unwrap();
+        config.rollout.group_size = group_size;
+        let checked = config.check_group_size();
+        checked.map_err(|error| error.to_string()).err()
+    };
+    for line in [
+        "--advantage remax",
+        "--algo reinforce-plus-plus",
+        "--advantage reinforce-plus-plus --group-filter off",
+    ] {
+        assert_eq!(said(&format!("learner {line}"), 1), None, "{line}");
+    }
+    for (line, advantage) in [
+        ("", "grpo"),
+        ("--advantage dr-grpo", "dr-grpo"),
+        ("--algo rloo", "rloo"),
+        (
+            "--algo reinforce-plus-plus-baseline",
+            "reinforce-plus-plus-baseline",
+        ),
+        ("--advantage pass-at-k", "pass-at-k"),
+    ] {
+        let line = format!("learner {line}");
+        let message = format!(
+            "group_size = 1 in [rollout] leaves no other response to compare with: advantage = \"{advantage}\" in [learner] needs at \
+             least 2; \"remax\" and \"reinforce-plus-plus\" do with 1"
+        );
+        assert_eq!(said(&line, 1), Some(message));
+        assert_eq!(said(&line, 2), None);
+    }
+    assert_eq!(
+        said("learner --advantage reinforce-plus-plus", 1).unwrap(),
+        "group_filter = \"accuracy\" in [learner] drops every group of one (group_size in [rollout]): give \"off\""
+    );
+}
+
+#[test]
 fn token_weightings_bring_their_shares() {
     let resolved = |line: &str| learner(line).unwrap().resolved();
     let sets = |line: &str| {

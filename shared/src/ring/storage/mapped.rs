@@ -131,7 +131,9 @@ impl Mapped {
     }
 
     fn map(file: File, path: &Path) -> Result<Self> {
+        // Every page at once: a ring's memory is in use from the start on, not little by little over its first round.
         let map = MmapOptions::new()
+            .populate()
             .map_raw(&file)
             .map_err(Error::io("map", path))?;
         Ok(Self {

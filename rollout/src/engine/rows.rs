@@ -1,0 +1,332 @@
+//! Decoding with a [`RowModel`]: prompts and responses in rows of the cache, tokens drawn from the device's head.
+//!
+//! The first rows are for responses, those after them for prompts, the last one for what is only scored. A prompt is read once
+//! into a row of its own and copied to each response's, whose tokens then follow it there.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::inputs::{PromptInputs, to_i64};
+use super::sample::score_rows;
+use super::session::{HeadSettings, RowHeads, RowModel, RowPass};
+use super::stream::PASS_TOKENS;
+use crate::error::{Error, Result};
+use crate::sampler::{Draw, Sampler, Sampling, Scored};
+
+/// A prompt in the cache, until it is given back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PromptRow(usize);
+
+/// A response's row, until it is given back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ResponseRow(usize);
+
+/// What a response brings to a step.
+#[derive(Debug, Clone, Copy)]
+pub struct RowToken<'a> {
+    /// Where the response is.
+    pub row: &'a ResponseRow,
+    /// The token drawn last; not in the cache yet.
+    pub token_id: u32,
+    /// Tokens before it, those of the prompt included.
+    pub slot: usize,
+    /// Its position, the same on all three axes: it is text.
+    pub position: i64,
+    /// The random number of the token after it; none takes the likeliest.
+    pub uniform: Option<f64>,
+}
+
+/// A model and its rows.
+#[derive(Debug)]
+pub struct Rows {
+    model: RowModel,
+    sampler: Sampler,
+    /// Free rows of responses: the first ones are taken first, as a step goes over all up to the last in use.
+    free_rows: BTreeSet<usize>,
+    free_prompts: BTreeSet<usize>,
+    /// Of the free ones, how many are promised: of responses, of prompts.
+    promised: [usize; 2],
+    /// Rows of logits that were brought to the host.
+    num_fetched: u64,
+}
+
+/// Known tokens that follow one another in a row.
+struct Known<'a> {
+    token_ids: &'a [u32],
+    positions: [&'a [i64]; 3],
+    /// Where the first of them goes.
+    slot: usize,
+    /// Tokens that an image embedding replaces, and the embeddings [N, E].
+    images: (&'a [usize], &'a [f32]),
+    /// Most tokens of a pass.
+    width: usize,
+}
+
+impl Rows {
+    /// All rows free.
+    #[must_use]
+    pub fn new(model: RowModel, sampling: Sampling) -> Self {
+        let settings = model.settings();
+        let (decoded, scratch) = (settings.decoded_rows, settings.rows.saturating_sub(1));
+        Self {
+            free_rows: (0..decoded.min(scratch)).collect(),
+            free_prompts: (decoded..scratch).collect(),
+            sampler: Sampler::new(sampling),
+            model,
+            promised: [0; 2],
+            num_fetched: 0,
+        }
+    }
+
+    /// The model.
+    pub fn model_mut(&mut self) -> &mut RowModel {
+        &mut self.model
+    }
+
+    /// Rows of logits that were brought to the host since the start.
+    #[must_use]
+    pub fn num_fetched(&self) -> u64 {
+        self.num_fetched
+    }
+
+    /// Whether a row has room for a prompt and a response of so many tokens, the last of which is never read.
+    #[must_use]
+    pub fn fits(&self, prompt_tokens: usize, response_tokens: usize) -> bool {
+        prompt_tokens + response_tokens <= self.model.settings().slots + 1
+    }
+
+    /// Draws tokens another way from here on.
+    pub fn set_sampling(&mut self, sampling: Sampling) {
+        let vocab_size = self.model.config().text.vocab_size;
+        self.model
+            .set_head(HeadSettings::new(&sampling, vocab_size));
+        self.sampler = Sampler::new(sampling);
+    }
+
+    /// Promises a response a row, and its prompt one where it has not been read; false, and nothing happens, when there is
+    /// none. What was promised is taken before anything else is.
+    pub(super) fn promise(&mut self, with_prompt: bool) -> bool {
+        let [rows, prompts] = self.promised;
+        let is_there =
+            rows < self.free_rows.len() && (!with_prompt || prompts < self.free_prompts.len());
+        if is_there {
+            self.promised = [rows + 1, prompts + usize::from(with_prompt)];
+        }
+        is_there
+    }
+
+    /// Reads a prompt; with it come the logits [V] of the first token. None while no row for prompts is free.
+    ///
+    /// # Errors
+    /// A prompt longer than a row, or ONNX Runtime's.
+    pub fn prefill(&mut self, prompt: &PromptInputs) -> Result<Option<(PromptRow, Vec<f32>)>> {
+        let Some(row) = self.free_prompts.pop_first() else {
+            return Ok(None);
+        };
+        self.promised[1] = self.promised[1].saturating_sub(1);
+        let logits = self.read_prompt(row, prompt)?;
+        Ok(Some((PromptRow(row), logits)))
+    }
+
+    /// Copies a prompt to a row for one more response. None while none is free.
+    ///
+    /// # Errors
+    /// ONNX Runtime's.
+    pub fn seat(&mut self, prompt: &PromptRow) -> Result<Option<ResponseRow>> {
+        let Some(row) = self.free_rows.pop_first() else {
+            return Ok(None);
+        };
+        self.promised[0] = self.promised[0].saturating_sub(1);
+        self.model.copy_row(prompt.0, row)?;
+        Ok(Some(ResponseRow(row)))
+    }
+
+    /// Takes a prompt's row back: no more responses to it begin.
+    pub fn give_back_prompt(&mut self, prompt: PromptRow) {
+        self.free_prompts.insert(prompt.0);
+    }
+
+    /// Takes a response's row back.
+    pub fn give_back(&mut self, response: ResponseRow) {
+        self.free_rows.insert(response.0);
+    }
+
+    /// One step: reads the last token of each response and draws the next.
+    ///
+    /// # Errors
+    /// A response longer than its row, weights that give no distribution, or ONNX Runtime's.
+    pub fn decode(&mut self, tokens: &[RowToken<'_>]) -> Result<Vec<Scored>> {
+        let Some(last) = tokens.iter().map(|token| token.row.0).max() else {
+            return Ok(Vec::new());
+        };
+        // What is in the first slot of a free row is read by nobody.
+        let rows = 0..last + 1;
+        let mut pass = RowPass {
+            token_ids: vec![0; rows.len()],
+            position_ids: [0; 3].map(|_| vec![0; rows.len()]),
+            token_slots: vec![0; rows.len()],
+            image_rows: vec![-1; rows.len()],
+            chosen: vec![0; tokens.len()],
+            rows,
+            ..RowPass::default()
+        };
+        for token in tokens {
+            let row = token.row.0;
+            pass.token_ids[row] = i64::from(token.token_id);
+            for axis in &mut pass.position_ids {
+                axis[row] = token.position;
+            }
+            pass.token_slots[row] = to_i64(token.slot);
+            pass.logit_positions.push(to_i64(row));
+        }
+        let mut heads = self.model.forward(pass)?;
+        let draw = |(row, token): (usize, &RowToken<'_>)| self.draw(&mut heads, row, token.uniform);
+        tokens.iter().enumerate().map(draw).collect()
+    }
+
+    fn draw(&mut self, heads: &mut RowHeads, row: usize, uniform: Option<f64>) -> Result<Scored> {
+        let head = heads.row(row);
+        let beyond = match self.sampler.draw_candidates(&head, uniform) {
+            Draw::Token(token) => return Ok(token),
+            Draw::Row => None,
+            Draw::Beyond(uniform) => Some((uniform, head.candidate_ids.to_vec())),
+        };
+        let logits = self.fetch(heads, row)?;
+        Ok(match (beyond, uniform) {
+            (Some((uniform, candidates)), _) => {
+                self.sampler.sample_beyond(&logits, &candidates, uniform)?
+            }
+            (None, Some(uniform)) => self.sampler.sample(&logits, uniform)?,
+            (None, None) => self.sampler.likeliest(&logits)?,
+        })
+    }
+
+    /// Scores given responses, none of them empty, after `prompt`, which is read for it.
+    ///
+    /// # Errors
+    /// As for [`Self::decode`].
+    pub fn score(
+        &mut self,
+        prompt: &PromptInputs,
+        responses: &[&[u32]],
+    ) -> Result<Vec<Vec<Scored>>> {
+        let row = self.model.settings().rows - 1;
+        let logits = self.read_prompt(row, prompt)?;
+        let firsts: Vec<u32> = responses
+            .iter()
+            .filter_map(|r| r.first().copied())
+            .collect();
+        let samplers = std::slice::from_mut(&mut self.sampler);
+        let firsts = score_rows(samplers, &vec![logits.as_slice(); firsts.len()], &firsts)?;
+        let mut scores: Vec<Vec<Scored>> = firsts.into_iter().map(|first| vec![first]).collect();
+        for (scores, response) in scores.iter_mut().zip(responses) {
+            // Each response overwrites the one before: no token sees a slot after its own.
+            self.score_after(row, prompt, response, scores)?;
+        }
+        Ok(scores)
+    }
+
+    /// Scores the tokens of a response but the first, the prompt being in `row`.
+    fn score_after(
+        &mut self,
+        row: usize,
+        prompt: &PromptInputs,
+        response: &[u32],
+        scores: &mut Vec<Scored>,
+    ) -> Result<()> {
+        let read = &response[..response.len().saturating_sub(1)];
+        let position = |index| prompt.position(0, prompt.len() + index);
+        let positions: Vec<i64> = (0..read.len()).map(position).collect();
+        let known = Known {
+            token_ids: read,
+            positions: [&positions; 3],
+            slot: prompt.len(),
+            images: (&[], &[]),
+            width: PASS_TOKENS.min(self.model.settings().max_wanted),
+        };
+        for tokens in known.chunks() {
+            let mut pass = known.pass(row, tokens.clone());
+            pass.logit_positions = (0..tokens.len()).map(to_i64).collect();
+            let next = &response[tokens.start + 1..tokens.end + 1];
+            pass.chosen = next.iter().map(|&id| i64::from(id)).collect();
+            let mut heads = self.model.forward(pass)?;
+            for (index, &token) in next.iter().enumerate() {
+                let scored = self.sampler.score_candidates(&heads.row(index), token);
+                scores.push(match scored {
+                    Some(scored) => scored,
+                    None => {
+                        let logits = self.fetch(&mut heads, index)?;
+                        self.sampler.score(&logits, token)?
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a prompt into a row; gives the logits [V] after it.
+    fn read_prompt(&mut self, row: usize, prompt: &PromptInputs) -> Result<Vec<f32>> {
+        let embeds = self.model.encode_images(&prompt.patches, &prompt.grids)?;
+        let [t, h, w] = &prompt.positions.ids;
+        let known = Known {
+            token_ids: &prompt.token_ids,
+            positions: [t, h, w],
+            slot: 0,
+            images: (&prompt.image_positions, &embeds),
+            width: PASS_TOKENS,
+        };
+        let mut last = None;
+        for tokens in known.chunks() {
+            let mut pass = known.pass(row, tokens.clone());
+            pass.logit_positions = vec![to_i64(tokens.len() - 1)];
+            pass.chosen = vec![0];
+            last = Some(self.model.forward(pass)?);
+        }
+        let mut heads = last.ok_or_else(|| Error::Cache {
+            reason: "a prompt without tokens".to_owned(),
+        })?;
+        self.fetch(&mut heads, 0)
+    }
+
+    fn fetch(&mut self, heads: &mut RowHeads, row: usize) -> Result<Vec<f32>> {
+        self.num_fetched += 1;
+        self.model.fetch(heads, row)
+    }
+}
+
+impl Known<'_> {
+    /// The tokens of each pass.
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (count, width) = (self.token_ids.len(), self.width.max(1));
+        (0..count)
+            .step_by(width)
+            .map(move |start| start..count.min(start + width))
+    }
+
+    /// A pass over `tokens`, which asks for no logits yet.
+    fn pass(&self, row: usize, tokens: Range<usize>) -> RowPass {
+        let (image_tokens, embeds) = self.images;
+        let hidden = embeds.len().checked_div(image_tokens.len()).unwrap_or(0);
+        let mut image_rows = vec![-1; tokens.len()];
+        let mut image_embeds = Vec::new();
+        let of_image = image_tokens.iter().zip(embeds.chunks_exact(hidden.max(1)));
+        let within = of_image.filter(|(token, _)| tokens.contains(token));
+        for (index, (&token, embed)) in within.enumerate() {
+            image_rows[token - tokens.start] = to_i64(index);
+            image_embeds.extend_from_slice(embed);
+        }
+        let slots = self.slot + tokens.start..self.slot + tokens.end;
+        RowPass {
+            rows: row..row + 1,
+            token_ids: self.token_ids[tokens.clone()]
+                .iter()
+                .map(|&id| i64::from(id))
+                .collect(),
+            position_ids: self.positions.map(|axis| axis[tokens.clone()].to_vec()),
+            token_slots: slots.map(to_i64).collect(),
+            image_rows,
+            image_embeds,
+            ..RowPass::default()
+        }
+    }
+}

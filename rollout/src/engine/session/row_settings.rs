@@ -1,0 +1,91 @@
+//! How a model with a cache in rows is laid out.
+//!
+//! `// B rows, S new tokens of each, M slots, R rows of logits`
+
+use models::config::ModelConfig;
+use models::graph::{Elements, Operators};
+
+use super::provider::{Profile, Provider};
+use super::row_heads::HeadSettings;
+use crate::error::{Error, Result};
+
+/// How a [`super::RowModel`] is laid out.
+#[derive(Debug, Clone)]
+pub struct RowSettings {
+    /// What runs it.
+    pub provider: Provider,
+    /// Of weights, activations and the cache.
+    pub elements: Elements,
+    /// Whether TensorRT's newest operators may be used.
+    pub operators: Operators,
+    /// Rows of the cache: those for responses, one at least for prompts, and one for what is scored.
+    pub rows: usize,
+    /// Rows for responses, which are the most of a pass that brings each one token; one of more tokens has one row.
+    pub decoded_rows: usize,
+    /// Slots of a row: prompt and response together.
+    pub slots: usize,
+    /// Candidates per row.
+    pub candidates: usize,
+    /// Most rows of logits of a pass with one row.
+    pub max_wanted: usize,
+}
+
+impl RowSettings {
+    /// Refuses a layout in which nothing could run.
+    pub(super) fn check(&self) -> Result<()> {
+        let least = self.decoded_rows + 2;
+        let counts = [self.decoded_rows, self.slots, self.max_wanted];
+        if counts.contains(&0) || self.rows < least {
+            return Err(Error::Cache {
+                reason: format!(
+                    "{} rows of {} slots: {} responses need {least} rows",
+                    self.rows, self.slots, self.decoded_rows
+                ),
+            });
+        }
+        if self.elements == Elements::Bf16 && !self.provider.has_profiles() {
+            return Err(Error::Cache {
+                reason: "the CPU computes nothing in bf16: use f32".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Shapes of passes with up to so many rows, tokens of each and rows of logits.
+pub(super) fn profile(
+    config: &ModelConfig,
+    settings: &RowSettings,
+    head: &HeadSettings,
+    [rows, width, wanted]: [usize; 3],
+) -> Profile {
+    let fixed = |size: usize| [size; 3];
+    let up_to = |most: usize| [1, most, most];
+    let (rows, width, wanted) = (up_to(rows), up_to(width), up_to(wanted));
+    let images = [1, 1.max(width[1] / 2), width[2]];
+    let text = &config.text;
+    let mut profile: Profile = vec![
+        ("input_ids".to_owned(), vec![rows, width]),
+        ("position_ids".to_owned(), vec![fixed(3), rows, width]),
+        (
+            "image_embeds".to_owned(),
+            vec![images, fixed(text.hidden_size)],
+        ),
+        ("image_rows".to_owned(), vec![rows, width]),
+        ("token_slots".to_owned(), vec![rows, width]),
+        ("logit_positions".to_owned(), vec![wanted]),
+        ("chosen".to_owned(), vec![wanted]),
+        ("banned".to_owned(), vec![fixed(head.banned_input().len())]),
+    ];
+    let heads = text.num_kv_heads;
+    for layer in 0..text.num_layers {
+        for kind in ["key", "value"] {
+            let [heads, slots, dim] = [heads, settings.slots, text.head_dim].map(fixed);
+            profile.push((
+                format!("past_{kind}.{layer}"),
+                vec![rows, heads, slots, dim],
+            ));
+        }
+    }
+    profile
+}

@@ -1,0 +1,80 @@
+//! Keys and values in rows of fixed size, written in place.
+//!
+//! `// B rows, M slots, K kv heads, D head dim`
+
+use std::ops::Range;
+
+use models::config::TextConfig;
+use models::graph::Elements;
+use ort::session::IoBinding;
+use ort::value::DynTensor;
+
+use super::memory::{Memory, View};
+use super::runtime::runtime;
+use crate::error::Result;
+
+const CONTEXT: &str = "lending the cache";
+
+/// Rows of all layers: key 0, value 0, key 1, ..., each `[B, K, M, D]`.
+#[derive(Debug)]
+pub(super) struct Slots {
+    tensors: Vec<DynTensor>,
+}
+
+impl Slots {
+    /// Rows of zeros: a share of 0 does not hide what is not finite.
+    pub(super) fn new(
+        memory: &Memory,
+        text: &TextConfig,
+        elements: Elements,
+        num_rows: usize,
+        num_slots: usize,
+    ) -> Result<Self> {
+        let shape = |rows| [rows, text.num_kv_heads, num_slots, text.head_dim];
+        let row = shape(1);
+        let mut zeros = memory.tensor(elements, &row)?;
+        memory.write(&mut zeros, elements, &vec![0.0; row.iter().product()])?;
+        let mut tensors = Vec::with_capacity(2 * text.num_layers);
+        for _ in 0..2 * text.num_layers {
+            let mut tensor = memory.tensor(elements, &shape(num_rows))?;
+            for row in 0..num_rows {
+                let mut view = memory.rows(&mut tensor, row..row + 1)?;
+                memory.copy(&mut zeros, &mut view.tensor)?;
+            }
+            tensors.push(tensor);
+        }
+        Ok(Self { tensors })
+    }
+
+    /// Lends rows to a run, as its past and its present.
+    pub(super) fn bind<'a>(
+        &'a mut self,
+        memory: &Memory,
+        io: &mut IoBinding,
+        rows: &Range<usize>,
+    ) -> Result<Vec<View<'a>>> {
+        let mut lent = Vec::with_capacity(self.tensors.len());
+        for (index, tensor) in self.tensors.iter_mut().enumerate() {
+            let kind = ["key", "value"][index % 2];
+            let layer = index / 2;
+            let mut view = memory.rows(tensor, rows.clone())?;
+            io.bind_input(format!("past_{kind}.{layer}"), &view.tensor)
+                .map_err(runtime(CONTEXT))?;
+            io.bind_output(format!("present_{kind}.{layer}"), &mut view.tensor)
+                .map_err(runtime(CONTEXT))?;
+            lent.push(view);
+        }
+        Ok(lent)
+    }
+
+    /// Copies a row, all of it, to a later one.
+    pub(super) fn copy_row(&mut self, memory: &Memory, from: usize, to: usize) -> Result<()> {
+        for tensor in &mut self.tensors {
+            let mut source = memory.rows(tensor, from..from + 1)?.tensor;
+            // The other view's borrow is over, its memory is not: rows of one tensor lie apart.
+            let mut target = memory.rows(tensor, to..to + 1)?;
+            memory.copy(&mut source, &mut target.tensor)?;
+        }
+        Ok(())
+    }
+}
