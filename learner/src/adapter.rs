@@ -22,6 +22,8 @@ const CONFIG: &str = "adapter_config.json";
 const KEY_PREFIX: &str = "base_model.model.";
 /// A merged matrix may be this far from the same merged elsewhere, relative to its values and to what was merged.
 const ROUNDING: f64 = 2e-6;
+/// The same of a base that is stored in bf16 now and was not then.
+const BF16_ROUNDING: f64 = 1.0 / 256.0;
 
 /// The keys of `adapter_config.json` that are read again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -140,10 +142,15 @@ pub fn check_base(parameters: &Parameters, merged: &Checkpoint, base: &Path) -> 
             Tensor::from_slice(&merged.read_f32(name)?).to_device(parameter.tensor.device());
         let own = parameter.tensor.detach().flatten(0, -1);
         let is_same = match parameters.adapted(name) {
-            None => own.equal(&saved),
+            // What is stored in bf16 is the same if it rounds to the same.
+            None => own.equal(&saved.to_kind(own.kind())),
             Some(part) => {
                 let part = part.flatten(0, -1);
-                let tolerance = (saved.abs() + part.abs().max()) * ROUNDING;
+                let rounding = match own.kind() {
+                    Kind::Float => ROUNDING,
+                    _ => BF16_ROUNDING,
+                };
+                let tolerance = (saved.abs() + part.abs().max()) * rounding;
                 let distance = (own + part - &saved).abs();
                 // Written so that a NaN is no match.
                 distance

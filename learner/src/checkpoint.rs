@@ -19,7 +19,7 @@ use shared::config::RunConfig;
 use shared::ids::Ticket;
 use shared::record::GroupRecord;
 use shared::run_dir;
-use tch::Device;
+use tch::{Device, Kind};
 
 use crate::adapter;
 use crate::best;
@@ -109,16 +109,17 @@ impl Saved {
         selection: &Selection,
         config: &ModelConfig,
         (base, base_folder): (&Checkpoint, &Path),
-        device: Device,
+        (device, kind): (Device, Kind),
     ) -> Result<Model> {
         let weights = Checkpoint::open(&self.dir)?;
         let Some(folder) = self.adapter() else {
-            return selection.load(config, &weights, device);
+            return selection.load(config, &weights, device, kind);
         };
-        let mut model = selection.load(config, base, device)?;
+        let mut model = selection.load(config, base, device, kind)?;
         if let Some(lora) = model.parameters_mut().lora_mut() {
             adapter::load(&folder, lora)?;
         }
+        model.parameters_mut().refresh();
         adapter::check_base(model.parameters(), &weights, base_folder)?;
         Ok(model)
     }

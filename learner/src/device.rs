@@ -7,8 +7,11 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use shared::config::Device;
+use anyhow::{Context, Result, bail, ensure};
+use shared::config::{Device, Dtype};
+use tch::Kind;
+
+use crate::doctor;
 
 const RTLD_NOW: c_int = 2;
 const RTLD_GLOBAL: c_int = 0x100;
@@ -35,6 +38,31 @@ pub fn micro_batch_tokens(given: Option<usize>, device: Device) -> usize {
     })
 }
 
+/// `--dtype`, or its default on a device.
+#[must_use]
+pub fn dtype(given: Option<Dtype>, device: Device) -> Dtype {
+    given.unwrap_or(match device {
+        Device::Cpu => Dtype::F32,
+        Device::Cuda(_) => Dtype::Bf16,
+    })
+}
+
+/// libtorch's type for a configured one. On a CPU bf16 products are tried first, in another process: where they die, they die there.
+pub fn kind(dtype: Dtype, device: Device) -> Result<Kind> {
+    if (dtype, device) == (Dtype::Bf16, Device::Cpu) {
+        let outcome = doctor::probe(&std::env::current_exe()?);
+        ensure!(
+            outcome.is_ok(),
+            "--dtype bf16 does not work on this CPU ({}): leave it out, or set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment",
+            outcome.err().unwrap_or_default()
+        );
+    }
+    Ok(match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+    })
+}
+
 /// libtorch's device for a configured one. For a GPU it loads the CUDA library first; there is no fall-back.
 pub fn open(device: Device) -> Result<tch::Device> {
     let Device::Cuda(number) = device else {
@@ -51,6 +79,13 @@ pub fn open(device: Device) -> Result<tch::Device> {
         );
     }
     Ok(tch::Device::Cuda(usize::from(number)))
+}
+
+/// Until a GPU has done what it was told. On a CPU it has.
+pub fn wait_for(device: tch::Device) {
+    if let tch::Device::Cuda(number) = device {
+        tch::Cuda::synchronize(i64::try_from(number).unwrap_or(0));
+    }
 }
 
 /// The version of the libtorch in use.

@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use crate::device;
+use crate::memory;
 use crate::model::product;
 
 /// Hidden subcommand that runs the product which may die.
@@ -63,28 +65,38 @@ fn f32_line() -> String {
 }
 
 fn bf16_line() -> String {
-    let status = std::env::current_exe().and_then(|program| {
-        Command::new(program)
-            .arg(PROBE_COMMAND)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-    });
-    match status {
-        Ok(status) => probe_line(status),
-        Err(error) => format!("not probed: {error}"),
+    let outcome = std::env::current_exe()
+        .map_err(|error| format!("not probed: {error}"))
+        .and_then(|program| probe(&program));
+    match outcome {
+        Ok(()) => "ok on the CPU with --dtype bf16; f32 is the default there".to_owned(),
+        Err(reason) => format!("{reason}; training in f32 is not affected"),
     }
 }
 
-fn probe_line(status: ExitStatus) -> String {
+/// Has `program`, a learner, try bf16 products on the CPU; what it died of where they don't work.
+pub fn probe(program: &Path) -> Result<(), String> {
+    let status = Command::new(program)
+        .arg(PROBE_COMMAND)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match status {
+        Ok(status) => outcome(status),
+        Err(error) => Err(format!("not probed: {error}")),
+    }
+}
+
+fn outcome(status: ExitStatus) -> Result<(), String> {
     match (status.success(), status.signal()) {
-        (true, _) => "ok on the CPU (not used there: f32 is exact)".to_owned(),
-        (false, Some(SIGILL)) => {
-            "SIGILL: libtorch's bf16 product dies on this CPU (AMX not enabled by the system); training in f32 is not affected".to_owned()
-        }
-        (false, Some(signal)) => format!("killed by signal {signal}; training in f32 is not affected"),
-        (false, None) => "wrong result; training in f32 is not affected".to_owned(),
+        (true, _) => Ok(()),
+        (false, Some(SIGILL)) => Err(
+            "SIGILL: libtorch's bf16 product dies on this CPU, AMX not being enabled by the system"
+                .to_owned(),
+        ),
+        (false, Some(signal)) => Err(format!("killed by signal {signal}")),
+        (false, None) => Err("wrong result".to_owned()),
     }
 }
 
@@ -107,21 +119,11 @@ fn instructions() -> String {
 }
 
 fn memory() -> String {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let gib = |key: &str| {
-        let line = info.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|line| {
-            line.trim()
-                .trim_end_matches("kB")
-                .trim()
-                .parse::<f64>()
-                .ok()
-        })
-        .map(|kib| kib / f64::from(1 << 20))
-    };
-    match (gib("MemTotal:"), gib("MemAvailable:")) {
-        (Some(total), Some(available)) => format!("{available:.1} of {total:.1} GiB available"),
-        _ => "unknown".to_owned(),
+    match memory::room(shared::config::Device::Cpu) {
+        Some(memory::Room { free, total }) => {
+            format!("{} of {} available", memory::gib(free), memory::gib(total))
+        }
+        None => "unknown".to_owned(),
     }
 }
 
@@ -149,10 +151,16 @@ mod tests {
 
     #[test]
     fn says_in_one_line_what_the_probe_died_of() {
-        assert!(probe_line(ExitStatus::from_raw(SIGILL)).starts_with("SIGILL"));
-        assert!(probe_line(ExitStatus::from_raw(9)).contains("signal 9"));
-        assert!(probe_line(ExitStatus::from_raw(0)).starts_with("ok"));
-        assert!(probe_line(ExitStatus::from_raw(1 << 8)).starts_with("wrong"));
+        let of = |raw| outcome(ExitStatus::from_raw(raw));
+        assert!(of(SIGILL).unwrap_err().starts_with("SIGILL"));
+        assert_eq!(of(9), Err("killed by signal 9".to_owned()));
+        assert_eq!(of(0), Ok(()));
+        assert_eq!(of(1 << 8), Err("wrong result".to_owned()));
+        assert!(
+            probe(Path::new("/no/such/program"))
+                .unwrap_err()
+                .starts_with("not probed")
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@
 //! - [`sft`]: teaches to write worked solutions
 //! - [`supervised`]: what both share
 //!
-//! The machine: [`device`], [`allocator`], [`doctor`], [`bench`]
+//! The machine: [`device`], [`memory`], [`plan`], [`allocator`], [`operator`], [`doctor`], [`bench`]
 //!
 //! Read `train.rs` first.
 
@@ -50,11 +50,14 @@ pub mod labels;
 pub mod ledger;
 pub mod logprobs;
 pub mod loss;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 mod numbers;
 mod opening;
+pub mod operator;
 pub mod optimizer;
+pub mod plan;
 pub mod publish;
 pub mod read;
 pub mod reference_kl;

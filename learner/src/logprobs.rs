@@ -12,12 +12,14 @@
 //! is in `model::packed`, nowhere else.
 
 use anyhow::{Result, ensure};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::model::{MicroBatch, Model, Packed, Trace};
+use crate::model::{MicroBatch, Model, Packed, Trace, gradient};
 
-/// Logits that exist at one time, in floats: 24 MiB, so that the allocator keeps the block (see `allocator`).
-const MAX_LOGITS: i64 = 6 << 20;
+/// Logits of a chunk, in floats: on a CPU 24 MiB, so that the allocator keeps the block (see `allocator`); on a GPU 512 MiB, so
+/// that reading the head and adding to its gradient, once per chunk, take little beside the products.
+const CPU_LOGITS: i64 = 6 << 20;
+const GPU_LOGITS: i64 = 128 << 20;
 /// Positions of a chunk however wide the vocabulary is: each chunk's way back adds to a gradient as large as the head.
 const MIN_POSITIONS: i64 = 256;
 
@@ -38,7 +40,7 @@ impl PolicyLogprobs {
     /// Runs the model over a micro-batch; logits are divided by `temperature`.
     pub fn forward(model: &Model, batch: &MicroBatch<'_>, temperature: f64) -> Result<Self> {
         check_temperature(temperature)?;
-        let packed = Packed::new(batch, model.config(), model.device())?;
+        let packed = model.pack(batch)?;
         let (all, trace) = model.trace(batch, &packed)?; // [N, E]
         let hidden = all.index_select(0, &packed.predictors); // [n, E]
         let (logprobs, entropies) = no_grad(|| read(model, &hidden, &packed.targets, temperature))?;
@@ -56,7 +58,7 @@ impl PolicyLogprobs {
     pub fn full_kl(&self, model: &Model, reference: &Frozen<'_>) -> Result<Tensor> {
         no_grad(|| {
             let mut kls = Vec::new();
-            for (start, len) in chunks(self.packed.targets.size1()?, vocab(model)?) {
+            for (start, len) in chunks(model, self.packed.targets.size1()?)? {
                 let all = log_softmax(model, &self.hidden.narrow(0, start, len), self.temperature);
                 kls.push(kl(&all, &reference.log_softmax(start, len)));
             }
@@ -115,8 +117,9 @@ impl PolicyLogprobs {
         let hidden = self.hidden.index_select(0, &wanted); // [m, E]
         drop(self.hidden);
         let size = [self.packed.token_ids.size1()?, hidden.size2()?.1];
-        let mut by_hidden = Tensor::zeros(size, (hidden.kind(), hidden.device())); // [N, E]
-        for (start, len) in chunks(wanted.size1()?, vocab(model)?) {
+        // In f32: a prompt's last token predicts the first one of each of its responses.
+        let mut by_hidden = Tensor::zeros(size, (Kind::Float, hidden.device())); // [N, E]
+        for (start, len) in chunks(model, wanted.size1()?)? {
             let part = |tensor: &Tensor| tensor.narrow(0, start, len);
             let hidden = part(&hidden);
             let all = no_grad(|| log_softmax(model, &hidden, self.temperature)); // [len, V]
@@ -133,11 +136,12 @@ impl PolicyLogprobs {
                 .by_logits(all, self.temperature)
             })?;
             let by_part = model.logits_backward(&hidden, by_logits)?;
-            let _ = by_hidden.f_index_add_(0, &part(&predictors), &by_part)?;
+            gradient::add_rows(&mut by_hidden, &part(&predictors), &by_part)?;
         }
         if !needs_gradient {
             return Ok(());
         }
+        let by_hidden = by_hidden.to_kind(hidden.kind());
         drop(hidden);
         model.backward(self.trace, &self.packed, &by_hidden)
     }
@@ -214,7 +218,7 @@ pub struct Frozen<'a> {
 impl<'a> Frozen<'a> {
     /// Runs the model over a micro-batch, without a graph.
     pub fn forward(model: &'a Model, batch: &MicroBatch<'_>, temperature: f64) -> Result<Self> {
-        let packed = Packed::new(batch, model.config(), model.device())?;
+        let packed = model.pack(batch)?;
         let hidden = no_grad(|| model.hidden(batch, &packed))?.index_select(0, &packed.predictors);
         Ok(Self {
             model,
@@ -251,7 +255,7 @@ pub fn logprobs(
 ) -> Result<(Tensor, Tensor)> {
     check_temperature(temperature)?;
     no_grad(|| {
-        let packed = Packed::new(batch, model.config(), model.device())?;
+        let packed = model.pack(batch)?;
         let hidden = model.hidden(batch, &packed)?;
         let hidden = hidden.index_select(0, &packed.predictors); // [n, E]
         read(model, &hidden, &packed.targets, temperature)
@@ -275,7 +279,7 @@ fn read(
 ) -> Result<(Tensor, Tensor)> {
     let mut logprobs = Vec::new();
     let mut entropies = Vec::new();
-    for (start, len) in chunks(targets.size1()?, vocab(model)?) {
+    for (start, len) in chunks(model, targets.size1()?)? {
         let all = log_softmax(model, &hidden.narrow(0, start, len), temperature); // [len, V]
         logprobs.push(
             all.gather(1, &targets.narrow(0, start, len).unsqueeze(1), false)
@@ -302,22 +306,31 @@ fn kl(policy: &Tensor, reference: &Tensor) -> Tensor {
 
 /// hidden [len, E] -> log-probabilities over the vocabulary, f32 [len, V].
 fn log_softmax(model: &Model, hidden: &Tensor, temperature: f64) -> Tensor {
-    let mut logits = model.logits(hidden).to_kind(Kind::Float);
+    let mut logits = model.logits(hidden);
     if temperature != 1.0 {
         logits = logits.g_div_scalar_(temperature);
     }
     logits.log_softmax(-1, Kind::Float)
 }
 
-/// V.
-fn vocab(model: &Model) -> Result<i64> {
-    Ok(i64::try_from(model.config().text.vocab_size)?)
+/// Start and length of each chunk of `count` positions.
+fn chunks(model: &Model, count: i64) -> Result<impl Iterator<Item = (i64, i64)>> {
+    let vocab = i64::try_from(model.config().text.vocab_size)?;
+    Ok(cut(count, positions_at_once(vocab, model.device())))
 }
 
-/// Start and length of each chunk of `count` positions: as many at a time as [`MAX_LOGITS`] allows, at least
-/// [`MIN_POSITIONS`].
-fn chunks(count: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
-    let size = (MAX_LOGITS / vocab).max(MIN_POSITIONS);
+/// Positions whose logits exist at one time: as many as the device's limit allows, at least [`MIN_POSITIONS`].
+#[must_use]
+pub fn positions_at_once(vocab: i64, device: Device) -> i64 {
+    let limit = match device {
+        Device::Cpu => CPU_LOGITS,
+        _ => GPU_LOGITS,
+    };
+    (limit / vocab).max(MIN_POSITIONS)
+}
+
+/// Start and length of pieces of `size`.
+fn cut(count: i64, size: i64) -> impl Iterator<Item = (i64, i64)> {
     let starts = std::iter::successors(Some(0), move |start| Some(start + size));
     starts
         .take_while(move |start| *start < count)
@@ -328,7 +341,7 @@ fn chunks(count: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
 mod tests {
     use tch::{Device, Kind, Tensor, no_grad};
 
-    use super::{Derivatives, MAX_LOGITS, MIN_POSITIONS, chunks, entropy, kl};
+    use super::{CPU_LOGITS, Derivatives, MIN_POSITIONS, cut, entropy, kl, positions_at_once};
 
     /// Whatever the loss depends on: what libtorch's graph gives.
     #[test]
@@ -366,15 +379,19 @@ mod tests {
 
     #[test]
     fn chunks_cover_every_position_once() {
+        assert_eq!(positions_at_once(CPU_LOGITS / 500, Device::Cpu), 500);
         assert_eq!(
-            chunks(1100, MAX_LOGITS / 500).collect::<Vec<_>>(),
+            cut(1100, 500).collect::<Vec<_>>(),
             [(0, 500), (500, 500), (1000, 100)]
         );
+        let at_once = positions_at_once(CPU_LOGITS * 3, Device::Cpu);
         assert_eq!(
-            chunks(MIN_POSITIONS + 2, MAX_LOGITS * 3).collect::<Vec<_>>(),
+            cut(MIN_POSITIONS + 2, at_once).collect::<Vec<_>>(),
             [(0, MIN_POSITIONS), (MIN_POSITIONS, 2)]
         );
-        assert_eq!(chunks(7, 10).collect::<Vec<_>>(), [(0, 7)]);
-        assert_eq!(chunks(0, 10).count(), 0);
+        assert_eq!(cut(7, 10).collect::<Vec<_>>(), [(0, 7)]);
+        assert_eq!(cut(0, 10).count(), 0);
+        // A vocabulary of 152 k on a GPU: 882 positions.
+        assert_eq!(positions_at_once(152_064, Device::Cuda(0)), 882);
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use learner::{allocator, bench, doctor, read, run, sft, signals};
+use learner::{allocator, bench, doctor, memory, plan, read, run, sft, signals};
 use shared::config::{self, LearnerArgs, Program, RunArgs};
 use shared::telemetry;
 
@@ -34,6 +34,8 @@ enum Command {
     Doctor,
     /// Measures what an update takes on this machine
     Bench(Box<bench::BenchArgs>),
+    /// Says what a run would take of its device's memory, part by part; loads nothing
+    Plan(Box<plan::PlanArgs>),
     /// Teaches worked solutions: supervised training on the `solution` column of a data set
     Sft(sft::SftArgs),
     /// Teaches the vision tower to read numbers, before anything else is trained
@@ -63,12 +65,14 @@ fn start() -> Result<ExitCode> {
         Some(Command::ProbeBf16) => return Ok(ExitCode::FAILURE),
         Some(Command::Bench(args)) => {
             let stop = signals::watch()?;
-            bench::bench(
-                &args,
-                &telemetry::init("learner")?,
-                &stop,
-                &mut stdout().lock(),
-            )?;
+            let telemetry = telemetry::init("learner")?;
+            memory::explained(|| bench::bench(&args, &telemetry, &stop, &mut stdout().lock()))?;
+        }
+        Some(Command::Plan(args)) => {
+            // The options of a run, so its files count, too.
+            let own = matches.subcommand_matches("plan").unwrap_or(&matches);
+            let config = config::load(own, Program::Learner)?;
+            plan::run(&args, &config, &mut stdout().lock())?;
         }
         Some(Command::Sft(args)) => sft::run(&args, &telemetry::init("learner")?)?,
         Some(Command::Read(args)) => read::run(&args, &telemetry::init("learner")?)?,
@@ -76,7 +80,7 @@ fn start() -> Result<ExitCode> {
             let config = config::load(&matches, Program::Learner)?;
             let telemetry = telemetry::init("learner")?;
             let stop = signals::watch()?;
-            run::run(&config, &stop, &telemetry)?;
+            memory::explained(|| run::run(&config, &stop, &telemetry))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -54,7 +54,9 @@ pub(crate) fn report_start(config: &RunConfig, saved: Option<&Saved>, policy: &P
         .sum();
     let (model, run_dir) = (config.run.model.display(), config.run.run_dir.display());
     tracing::info!(
-        "{model}: {num_trained} trained parameters, libtorch {}; run folder {run_dir}",
+        "{model}: {num_trained} trained parameters, {} on {}, libtorch {}; run folder {run_dir}",
+        device::dtype(config.learner.dtype, config.learner.device),
+        config.learner.device,
         device::version()
     );
     if let Some(lora) = policy.model.parameters().lora() {

@@ -77,10 +77,19 @@ impl AdamW {
         self.num_skipped
     }
 
+    /// Bytes of the moments.
+    #[must_use]
+    pub fn num_bytes(&self) -> usize {
+        let of = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let moments = self.moments.values();
+        moments.map(|m| of(&m.exp_avg) + of(&m.exp_avg_sq)).sum()
+    }
+
     /// Clips the gradients, takes one step, and clears them. A gradient that is not finite changes nothing.
     pub fn step(&mut self, parameters: &mut Parameters) -> Result<Update> {
         let update = no_grad(|| self.clip_and_step(parameters))?;
         parameters.zero_grad();
+        parameters.refresh();
         Ok(update)
     }
 
@@ -233,14 +242,19 @@ impl AdamW {
 /// Euclidean norm of all gradients together. Summed in f64 and in the table's order: a parameter that has a gradient of
 /// zeros here and none after a resume must not change a bit of it.
 fn grad_norm(parameters: &Parameters) -> Result<f64> {
-    let mut sum = 0.0;
-    for parameter in parameters.trainable() {
-        let gradient = parameter.tensor.grad();
-        if gradient.defined() {
-            sum += f64::try_from(gradient.norm().to_kind(Kind::Double))?.powi(2);
-        }
+    let gradients = parameters.trainable().map(|p| p.tensor.grad());
+    let norms: Vec<Tensor> = gradients
+        .filter(Tensor::defined)
+        .map(|gradient| gradient.norm().to_kind(Kind::Double))
+        .collect();
+    if norms.is_empty() {
+        return Ok(0.0);
     }
-    Ok(sum.sqrt())
+    // Brought from the device at once.
+    let norms: Vec<f64> = Tensor::stack(&norms, 0)
+        .to_device(tch::Device::Cpu)
+        .try_into()?;
+    Ok(norms.iter().map(|norm| norm.powi(2)).sum::<f64>().sqrt())
 }
 
 #[cfg(test)]

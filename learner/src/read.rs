@@ -135,10 +135,8 @@ fn head(model: &Model) -> Result<Parameters> {
                 .map(|&dim| usize::try_from(dim))
                 .collect::<Result<_, _>>()?,
         };
-        Ok(Parameter {
-            spec,
-            tensor: Tensor::zeros(shape, (Kind::Float, model.device())).set_requires_grad(true),
-        })
+        let zeros = Tensor::zeros(shape, (Kind::Float, model.device()));
+        Ok(Parameter::new(spec, zeros.set_requires_grad(true)))
     };
     Ok(Parameters::from_entries(vec![
         entry("head.weight", &[DIGITS * CLASSES, width])?,
@@ -152,11 +150,8 @@ fn trained(model: &Model, head: &Parameters) -> Parameters {
         .parameters()
         .iter()
         .filter(|parameter| parameter.spec.name.starts_with("visual."));
-    let handle = |parameter: &Parameter| Parameter {
-        spec: parameter.spec.clone(),
-        tensor: parameter.tensor.shallow_clone(),
-    };
-    Parameters::from_entries(tower.chain(head.iter()).map(handle).collect())
+    let all = tower.chain(head.iter());
+    Parameters::from_entries(all.map(Parameter::handle).collect())
 }
 
 /// Patches and classes of a sample's one image.

@@ -8,7 +8,7 @@ use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::image::ImageProcessor;
 use rustix::fs::Mode;
-use shared::config::{self, KlIn, RunConfig};
+use shared::config::{self, Device, KlIn, RunConfig};
 use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::run_dir;
@@ -21,11 +21,13 @@ use crate::best;
 use crate::checkpoint::{self, Saved, Snapshot};
 use crate::device;
 use crate::loss::LossSettings;
+use crate::memory::{self, Room};
 use crate::metrics::StepReport;
 use crate::model::Model;
 use crate::model::selection::Selection;
 use crate::opening::{discard_rings, find_saved, report_start};
 use crate::optimizer::{AdamW, OptimizerSettings};
+use crate::plan;
 use crate::publish::Publisher;
 use crate::reference_kl::KlController;
 use crate::sampling::Sampling;
@@ -57,6 +59,7 @@ pub fn run(config: &RunConfig, stop: &AtomicBool, telemetry: &Telemetry) -> Resu
                 run.validations.expect(report.step);
                 // Before the wait, which may be long: a crash in it loses no step.
                 run.log(&report)?;
+                run.report_memory();
                 run.save_if_due()?;
                 run.validate(&is_stopping, &note)?;
             }
@@ -78,6 +81,8 @@ struct Run<'a> {
     validations: Validations,
     summary: Summary,
     after_sync: AfterSync,
+    /// What the device had left before anything was loaded; taken by the report on memory after the first step.
+    room: Option<Room>,
     /// The newest publication.
     weights: PathBuf,
     /// What the newest checkpoint is of: a step, and how much had come in for the next one.
@@ -94,7 +99,10 @@ impl<'a> Run<'a> {
         let initial = Checkpoint::open(&config.run.model)?;
         initial.check(&model_config)?;
         let selection = Selection::new(&model_config, args, config.run.seed)?;
+        let kind = device::kind(device::dtype(args.dtype, args.device), args.device)?;
         let device = device::open(args.device)?;
+        plan::check(config, &model_config)?;
+        let room = memory::room(args.device);
         if let Some(threads) = args.threads {
             tch::set_num_threads(i32::try_from(threads)?);
         }
@@ -123,16 +131,16 @@ impl<'a> Run<'a> {
         let mut model = match &saved {
             Some(saved) => {
                 let base = (&initial, config.run.model.as_path());
-                saved.model(&selection, &model_config, base, device)?
+                saved.model(&selection, &model_config, base, (device, kind))?
             }
-            None => selection.load(&model_config, &initial, device)?,
+            None => selection.load(&model_config, &initial, device, kind)?,
         };
         model.checkpoint_layers(args.checkpoint_layers);
         let reference = match (resolved.kl_coef > 0.0, selection.lora()) {
             (false, _) => None,
             // The base is there already, and stays as it is.
             (true, Some(_)) => Some(model.base()?),
-            (true, None) => Some(Model::load(&model_config, &initial, device)?),
+            (true, None) => Some(Model::load_frozen(&model_config, &initial, device, kind)?),
         };
         let updates_per_step =
             args.batch_prompts.div_ceil(resolved.mini_batch_prompts) * args.update_epochs;
@@ -156,7 +164,7 @@ impl<'a> Run<'a> {
             settings,
         };
 
-        let floor = Floor::new(&model_config, MEASURED_TOKENS, device);
+        let floor = Floor::new(&model_config, MEASURED_TOKENS, device, kind);
         let products_per_second = floor.rate()?;
         let sampling = Sampling {
             batch_prompts: args.batch_prompts,
@@ -191,6 +199,7 @@ impl<'a> Run<'a> {
             validations,
             summary: Summary::new(step),
             after_sync: AfterSync::new(args.after_sync.clone()),
+            room,
             weights: PathBuf::new(),
             saved: saved_at,
         })
@@ -267,6 +276,17 @@ impl<'a> Run<'a> {
         let mut metrics = report.metrics();
         metrics.push(("sync/failed_commands", self.after_sync.num_failed() as f64));
         self.log_row(report.step, &metrics)
+    }
+
+    /// On a GPU, once.
+    fn report_memory(&mut self) {
+        let device = self.config.learner.device;
+        let (Some(before), Device::Cuda(_)) = (self.room.take(), device) else {
+            return;
+        };
+        if let Some(line) = memory::report(&self.trainer.policy, device, before) {
+            tracing::info!("{line}");
+        }
     }
 
     fn log_row(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {

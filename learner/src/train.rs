@@ -8,6 +8,7 @@ use shared::control::LearnerControl;
 use shared::ids::PolicyVersion;
 use shared::record::Precision;
 use shared::validation::Validation;
+use tch::Kind;
 
 use crate::advantage::advantages;
 use crate::batch::{Batch, Group};
@@ -229,9 +230,10 @@ impl Trainer {
         TokenWeights::of(batch, &self.args.tokens, &self.resolved, seed)
     }
 
-    /// The correction that this batch needs: `auto` is none where all of it was generated in f32.
+    /// The correction that this batch needs: `auto` is none where all of it was generated in f32, by a policy that computes in f32.
     fn importance(&self, batch: &Batch) -> Option<Importance> {
-        let is_exact = |group: &Group| group.precision == Precision::F32;
+        let is_f32 = self.policy.model.kind() == Kind::Float;
+        let is_exact = |group: &Group| is_f32 && group.precision == Precision::F32;
         let resolved = &self.resolved;
         let cap = resolved.importance_cap;
         let (low, high) = (resolved.importance_low, resolved.importance_high);

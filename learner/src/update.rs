@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use crate::batch::{Batch, MicroBatch, Response};
 use crate::clock::Clock;
+use crate::device;
 use crate::logprobs::{self, Frozen, LossGradient, PolicyLogprobs};
 use crate::loss::{Importance, LossSettings, LossSums, Normaliser, ResponseTokens, response_loss};
 use crate::model::Model;
@@ -161,6 +162,7 @@ impl Policy {
                 let mut clock = Clock::start();
                 done.updates
                     .push(self.optimizer.step(self.model.parameters_mut())?);
+                device::wait_for(self.model.device());
                 done.stages.optimizer += clock.lap();
             }
         }
@@ -268,6 +270,9 @@ impl Policy {
             pass.backward_all(&self.model, &loss)?;
             stages.backward += clock.lap();
         }
+        // A GPU's time is told once per update: stages that wait for it in between show what it did before them.
+        device::wait_for(self.model.device());
+        stages.backward += clock.lap();
         Ok(())
     }
 }

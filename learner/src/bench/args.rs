@@ -3,7 +3,7 @@
 use clap::{Args, Command, FromArgMatches};
 use models::made_up::{Shape, count};
 use shared::config::{
-    Device, LearnerArgs, ObjectiveArgs, RolloutArgs, RunArgs, RunConfig, TokenArgs,
+    Device, Dtype, LearnerArgs, ObjectiveArgs, RolloutArgs, RunArgs, RunConfig, TokenArgs,
 };
 
 /// What an update of the policy takes on this machine: time, memory, and the share of each stage, on groups made up for it.
@@ -39,6 +39,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
     pub device: Device,
 
+    /// What to compute in [default: f32 on the CPU, bf16 elsewhere]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub dtype: Option<Dtype>,
+
     /// The objective, as for a run.
     #[command(flatten)]
     pub objective: ObjectiveArgs,
@@ -54,6 +58,10 @@ impl BenchArgs {
         let mut learner: LearnerArgs = defaults();
         learner.objective = self.objective.clone();
         learner.tokens = self.tokens.clone();
+        learner.device = self.device;
+        learner.dtype = self.dtype;
+        learner.checkpoint_layers = self.checkpoint_layers;
+        learner.freeze_vision = self.freeze_vision;
         let mut rollout: RolloutArgs = defaults();
         rollout.group_size = self.shape.group_size;
         rollout.max_response_tokens = self.shape.new_tokens;

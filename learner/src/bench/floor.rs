@@ -116,17 +116,19 @@ pub(crate) struct Floor {
     hidden: i64,
     wide: i64,
     device: Device,
+    kind: Kind,
 }
 
 impl Floor {
     /// For so many tokens at once, within bounds.
-    pub(crate) fn new(config: &ModelConfig, num_tokens: usize, device: Device) -> Self {
+    pub(crate) fn new(config: &ModelConfig, num_tokens: usize, device: Device, kind: Kind) -> Self {
         let size = |size: usize| i64::try_from(size).unwrap_or(MAX_TOKENS);
         Self {
             tokens: size(num_tokens).clamp(1, MAX_TOKENS),
             hidden: size(config.text.hidden_size),
             wide: size(config.text.intermediate_size),
             device,
+            kind,
         }
     }
 
@@ -134,7 +136,7 @@ impl Floor {
     pub(crate) fn rate(&self) -> Result<f64> {
         let (tokens, hidden, wide) = (self.tokens, self.hidden, self.wide);
         // Made anew and dropped again: they are not part of an update's memory.
-        let noise = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, self.device));
+        let noise = |shape: [i64; 2]| Tensor::randn(shape, (self.kind, self.device));
         let (x, x_t) = (noise([tokens, hidden]), noise([hidden, tokens]));
         let (weight, weight_t) = (noise([wide, hidden]), noise([hidden, wide]));
         let (y, y_t) = (noise([tokens, wide]), noise([wide, tokens]));

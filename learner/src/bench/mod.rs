@@ -17,12 +17,16 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use models::checkpoint::Checkpoint;
 use models::processor::Processor;
+use shared::config::Device;
 use shared::telemetry::Telemetry;
 
 use crate::batch::Batch;
 use crate::device;
+use crate::memory;
 use crate::model::Model;
+use crate::model::selection::Selection;
 use crate::optimizer::{AdamW, OptimizerSettings};
+use crate::plan::Plan;
 use crate::run::loss_settings;
 use crate::token_weights::TokenWeights;
 use crate::update::{Policy, Targets, UpdateSettings};
@@ -44,32 +48,31 @@ pub fn bench(
     config.check()?;
     let resolved = config.resolved();
     let processor = Processor::from_dir(&args.shape.model)?;
+    let kind = device::kind(device::dtype(args.dtype, args.device), args.device)?;
     let device = device::open(args.device)?;
+    let before = memory::room(args.device);
     if let Some(threads) = args.shape.threads {
         tch::set_num_threads(i32::try_from(threads)?);
     }
     let progress = telemetry.progress(None);
     progress.note("loading the model");
-    let mut model = Model::load(
-        &processor.config,
-        &Checkpoint::open(&args.shape.model)?,
-        device,
-    )?;
+    let checkpoint = Checkpoint::open(&args.shape.model)?;
+    let selection = Selection::new(&processor.config, &config.learner, config.run.seed)?;
+    let mut model = selection.load(&processor.config, &checkpoint, device, kind)?;
     model.checkpoint_layers(args.checkpoint_layers);
-    if args.freeze_vision {
-        model.parameters_mut().freeze("visual.")?;
-    }
     let mut optimizer = OptimizerSettings::new(&config.learner, 1);
     optimizer.lr = 0.0; // every round finds the same policy
     optimizer.weight_decay = 0.0;
     let reference = match resolved.kl_coef > 0.0 {
-        true => Some(Model::load(
+        true => Some(Model::load_frozen(
             &processor.config,
-            &Checkpoint::open(&args.shape.model)?,
+            &checkpoint,
             device,
+            kind,
         )?),
         false => None,
     };
+    drop(checkpoint); // its mapped pages are none of the update's memory
     let mut policy = Policy {
         model,
         reference,
@@ -97,14 +100,21 @@ pub fn bench(
         reference_logprobs: &reference_logprobs,
         importance: None,
     };
-    let config = &processor.config;
     let work = Work::new(
-        config,
+        &processor.config,
         policy.model.parameters(),
         &batch,
         &|response, token| policy.has_gradient(&batch, &targets, response, token),
     );
-    let floor = Floor::new(config, work.decoder_tokens, device);
+    let floor = Floor::new(&processor.config, work.decoder_tokens, device, kind);
+    let load = workload::largest(&batch, policy.settings.micro_batch_tokens, &processor);
+    let plan = Plan::new(
+        &config.learner,
+        &processor.config,
+        &selection,
+        policy.reference.is_some(),
+        load,
+    );
     let one_by_one = args.one_by_one.then(|| workload::one_by_one(&batch));
 
     let mut round = |batch: &Batch| -> Result<Round> {
@@ -139,8 +149,13 @@ pub fn bench(
         rates.push(floor.rate()?);
     }
     drop(progress);
-    let report = Report::new(args, &work, &rounds, &alone, rates);
+    let report = Report::new(args, &work, &rounds, &alone, (rates, plan.total()));
     report.write(out)?;
+    if let (Device::Cuda(_), Some(before)) = (args.device, before)
+        && let Some(line) = memory::report(&policy, args.device, before)
+    {
+        writeln!(out, "{line}")?;
+    }
     if let Some(path) = &args.shape.json {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;

@@ -8,6 +8,7 @@ use shared::measure::{median, peak_memory_mib};
 
 use super::args::BenchArgs;
 use super::floor::Work;
+use crate::device;
 use crate::update::Stages;
 
 /// One update.
@@ -21,6 +22,7 @@ pub(super) struct Round {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     model: String,
+    dtype: String,
     prompts: usize,
     group_size: usize,
     work: Work,
@@ -39,6 +41,8 @@ pub(super) struct Report {
     one_by_one_s: Option<f64>,
     shares: Shares,
     peak_memory_mib: f64,
+    /// What `learner plan` would have said of it.
+    planned_memory_mib: f64,
 }
 
 /// Parts of the update's time.
@@ -57,7 +61,7 @@ impl Report {
         work: &Work,
         rounds: &[Round],
         alone: &[Round],
-        rates: Vec<f64>,
+        (rates, planned): (Vec<f64>, u64),
     ) -> Self {
         let seconds = |rounds: &[Round]| median(rounds.iter().map(|round| round.seconds).collect());
         let (update_s, rate) = (seconds(rounds), median(rates));
@@ -89,7 +93,9 @@ impl Report {
                 backward: share(|stages| stages.backward),
                 optimizer: share(|stages| stages.optimizer),
             },
+            dtype: device::dtype(args.dtype, args.device).to_string(),
             peak_memory_mib: peak_memory_mib(),
+            planned_memory_mib: planned as f64 / f64::from(1 << 20),
         }
     }
 
@@ -120,7 +126,7 @@ impl Report {
         writeln!(
             out,
             "{:<22} {:>9.2} s   {:.0} GFLOP/s; the update at {:.1} % of its speed",
-            "floor: f32 products",
+            format!("floor: {} products", self.dtype),
             self.floor_s,
             self.products_gflops,
             100.0 * self.of_floor
@@ -152,8 +158,8 @@ impl Report {
         )?;
         writeln!(
             out,
-            "peak resident memory   {:.0} MiB",
-            self.peak_memory_mib
+            "peak resident memory   {:.0} MiB; planned on the device {:.0} MiB",
+            self.peak_memory_mib, self.planned_memory_mib
         )?;
         Ok(())
     }

@@ -10,6 +10,8 @@ use shared::record::{FinishReason, GroupRecord, ImageRecord, Precision, Response
 
 use super::args::BenchArgs;
 use crate::batch::{Batch, Group};
+use crate::model::num_tokens;
+use crate::plan::Load;
 
 /// The update's groups.
 pub(super) fn batch(args: &BenchArgs, processor: &Processor) -> Result<Batch> {
@@ -81,6 +83,31 @@ fn response(
         entropies,
         blank_entropies,
     })
+}
+
+/// The most tokens and the most patches of a micro-batch of at most `max_tokens`.
+pub(super) fn largest(batch: &Batch, max_tokens: usize, processor: &Processor) -> Load {
+    let side = processor.config.vision.patch_size;
+    let mut largest = Load {
+        tokens: 0,
+        patches: 0,
+    };
+    for micro_batch in batch.micro_batches(0..batch.groups.len(), max_tokens, |_| true) {
+        let (mut tokens, mut pixels) = (0, 0);
+        for part in &micro_batch.parts {
+            let group = &batch.groups[part.group];
+            let responses = part.responses.iter();
+            let lens = responses.map(|&response| batch.responses[response].tokens.len());
+            tokens += num_tokens(group.prompt_ids.len(), lens);
+            let images = group.images.iter();
+            pixels += images
+                .map(|image| image.width as usize * image.height as usize)
+                .sum::<usize>();
+        }
+        largest.tokens = largest.tokens.max(tokens);
+        largest.patches = largest.patches.max(pixels / side.pow(2));
+    }
+    largest
 }
 
 /// Plus and minus one: what a group half right gives, but for the standard deviation.

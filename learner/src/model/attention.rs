@@ -9,11 +9,11 @@ use tch::Tensor;
 use super::linear::Linear;
 use super::parameters::Parameters;
 use super::product::Input;
+use super::reach::{self, Heads, Reach};
 use super::rotary::Rotary;
-use super::rows::{self, Heads, Rows};
 
 /// Attention of a layer: causal and grouped-query in the decoder; full or windowed, without causality, in the vision tower.
-/// Which it is, the rows say.
+/// Which it is, `reach` says.
 #[derive(Debug)]
 pub struct Attention {
     qkv: Projections,
@@ -29,14 +29,14 @@ enum Projections {
     /// q, k and v in one matrix.
     Joined(Linear),
     /// One matrix each.
-    Separate([Linear; 3]),
+    Separate(Box<[Linear; 3]>),
 }
 
 /// What the way back needs of a pass.
 #[derive(Debug)]
 pub struct Kept {
     heads: Heads,
-    attended: rows::Kept,
+    attended: reach::Kept,
 }
 
 impl Attention {
@@ -46,11 +46,11 @@ impl Attention {
             Linear::new(parameters, &format!("{name}.{part}"), has_bias)
         };
         Ok(Self {
-            qkv: Projections::Separate([
+            qkv: Projections::Separate(Box::new([
                 linear("q_proj", true)?,
                 linear("k_proj", true)?,
                 linear("v_proj", true)?,
-            ]),
+            ])),
             output: linear("o_proj", false)?,
             num_heads: i64::try_from(config.num_heads)?,
             num_kv_heads: i64::try_from(config.num_kv_heads)?,
@@ -71,15 +71,15 @@ impl Attention {
     }
 
     /// x [N, E] -> [N, E]; the rows' tokens, one row set after the other, are the N tokens in order.
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary, reach: &Reach) -> Tensor {
         let heads = self.heads(x, rotary);
-        self.output.forward(&rows::attend(&heads, rows))
+        self.output.forward(&reach.attend(&heads))
     }
 
     /// The same without a graph, and what the way back needs.
-    pub fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> (Tensor, Kept) {
+    pub fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, reach: &Reach) -> (Tensor, Kept) {
         let heads = self.heads(x, rotary);
-        let attended = rows::attend_keeping(&heads, rows);
+        let attended = reach.attend_keeping(&heads);
         let y = self.output.forward(&attended.output);
         (y, Kept { heads, attended })
     }
@@ -88,20 +88,21 @@ impl Attention {
     pub fn backward(
         &self,
         x: &Tensor,
-        (rotary, rows): (&Rotary, &[Rows]),
+        (rotary, reach): (&Rotary, &Reach),
         Kept { heads, attended }: Kept,
         dy: &Tensor,
     ) -> Result<Tensor> {
         let output = Input::new(&attended.output);
         let by_output = self.output.backward(&output, &Input::new(dy))?; // [N, H*D]
-        let by = rows::backward(&heads, rows, &attended, &by_output)?;
+        let by = reach.backward(&heads, &attended, &by_output)?;
         let [q, k, v] = [rotary.back(&by.q), rotary.back(&by.k), by.v].map(|x| x.flatten(1, 2));
         let x = Input::new(x);
         match &self.qkv {
             Projections::Joined(qkv) => {
                 qkv.backward(&x, &Input::new(&Tensor::cat(&[q, k, v], 1))) // [N, 3*H*D]
             }
-            Projections::Separate([of_q, of_k, of_v]) => {
+            Projections::Separate(parts) => {
+                let [of_q, of_k, of_v] = parts.as_ref();
                 let by_q = of_q.backward(&x, &Input::new(&q))?;
                 let by_k = of_k.backward(&x, &Input::new(&k))?;
                 Ok(by_q + by_k + of_v.backward(&x, &Input::new(&v))?)
@@ -128,7 +129,8 @@ impl Attention {
                 // q and k are new tensors once they are turned; a view would keep all three for v.
                 [q, k, v.contiguous()]
             }
-            Projections::Separate([q, k, v]) => {
+            Projections::Separate(parts) => {
+                let [q, k, v] = parts.as_ref();
                 let kv = |layer: &Linear| {
                     let size = [-1, self.num_kv_heads, self.head_dim];
                     layer.read(&x).view(size) // [N, K, D]

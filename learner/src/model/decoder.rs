@@ -15,9 +15,10 @@ use super::mlp::Mlp;
 use super::packed::Packed;
 use super::parameters::Parameters;
 use super::product::Input;
+use super::reach::Reach;
 use super::rotary::Rotary;
-use super::rows::Rows;
 use super::trace::{self, Keep, Stack};
+use super::weight::Weight;
 
 fn layer(parameters: &Parameters, name: &str, config: &TextConfig) -> Result<Layer> {
     let norm =
@@ -43,7 +44,7 @@ pub struct Trace {
 /// The whole decoder.
 #[derive(Debug)]
 pub struct Decoder {
-    embed_tokens: Tensor, // [V, E]
+    embed_tokens: Weight, // [V, E]
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear, // [V, E]; the embedding itself when tied
@@ -64,10 +65,10 @@ impl Decoder {
             .map(|i| layer(parameters, &format!("model.layers.{i}"), text))
             .collect::<Result<_>>()?;
         Ok(Self {
-            embed_tokens: parameters.get(names::EMBED_TOKENS)?,
+            embed_tokens: parameters.weight(names::EMBED_TOKENS)?,
             layers,
             norm: RmsNorm::new(parameters, "model.norm", text.rms_norm_eps)?,
-            head: Linear::of(parameters.get(head)?),
+            head: Linear::of(parameters.weight(head)?),
             config: text.clone(),
             device,
         })
@@ -91,7 +92,7 @@ impl Decoder {
     ) -> Result<(Tensor, Trace)> {
         let rotary = self.rotary(packed)?;
         let needs_images = image_embeds.is_some_and(Tensor::requires_grad);
-        let needs_start = needs_images || self.embed_tokens.requires_grad();
+        let needs_start = needs_images || self.embed_tokens.is_trained();
         let start = self.embed(packed, image_embeds)?;
         let (last, layers) = self.stack(packed, &rotary).trace(start, needs_start, keep);
         let hidden = self.norm.forward(&last);
@@ -125,10 +126,10 @@ impl Decoder {
         }
         let pads = &packed.image_tokens;
         let by_images = (pads.size1()? > 0).then(|| by_start.index_select(0, pads));
-        if self.embed_tokens.requires_grad() {
+        if self.embed_tokens.is_trained() {
             let _ = by_start.f_index_fill_(0, pads, 0.0)?;
-            let _ =
-                gradient::of(&self.embed_tokens)?.f_index_add_(0, &packed.token_ids, &by_start)?;
+            let mut sum = gradient::of(self.embed_tokens.master())?;
+            gradient::add_rows(&mut sum, &packed.token_ids, &by_start)?;
         }
         Ok(by_images)
     }
@@ -137,11 +138,11 @@ impl Decoder {
         &'a self,
         packed: &'a Packed,
         rotary: &'a Rotary,
-    ) -> Stack<'a, impl Fn(usize) -> &'a [Rows]> {
+    ) -> Stack<'a, impl Fn(usize) -> &'a Reach> {
         Stack {
             layers: &self.layers,
             rotary,
-            rows: |_| packed.rows.as_slice(),
+            reach: |_| &packed.reach,
         }
     }
 
@@ -151,7 +152,8 @@ impl Decoder {
 
     /// What the first layer reads, [N, E].
     fn embed(&self, packed: &Packed, image_embeds: Option<&Tensor>) -> Result<Tensor> {
-        let mut x = Tensor::embedding(&self.embed_tokens, &packed.token_ids, -1, false, false); // [N, E]
+        let table = self.embed_tokens.in_graph();
+        let mut x = Tensor::embedding(&table, &packed.token_ids, -1, false, false); // [N, E]
         let pads = packed.image_tokens.size1()?;
         if pads > 0 {
             let features =
@@ -166,14 +168,14 @@ impl Decoder {
         Ok(x)
     }
 
-    /// hidden [n, E] -> logits [n, V].
+    /// hidden [n, E] -> logits, f32 [n, V].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        self.head.forward(hidden)
+        self.head.forward_wide(hidden)
     }
 
-    /// The way back: dL/d hidden [n, E], given dL/d logits [n, V]. The head gets its gradient added.
+    /// The way back: dL/d hidden [n, E], given dL/d logits, f32 [n, V]. The head gets its gradient added.
     pub fn logits_backward(&self, hidden: &Tensor, by_logits: Tensor) -> Result<Tensor> {
-        let dy = Input::new(&by_logits);
+        let dy = Input::new(&by_logits.to_kind(hidden.kind()));
         drop(by_logits);
         self.head.backward(&Input::new(hidden), &dy)
     }

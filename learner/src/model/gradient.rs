@@ -1,7 +1,7 @@
 //! Gradients that are written by hand, into the tensors where libtorch itself would put them.
 
 use anyhow::Result;
-use tch::{Kind, Tensor, with_grad};
+use tch::{Device, Kind, Tensor, with_grad};
 
 /// A parameter's gradient, to add to; zeros where there was none.
 pub fn of(parameter: &Tensor) -> Result<Tensor> {
@@ -23,6 +23,17 @@ pub fn add(parameter: &Tensor, part: &Tensor) -> Result<()> {
     Ok(())
 }
 
+/// Adds rows [n, ..] to those rows of `sum` [m, ..], f32, that `index` [n] names, often the same ones; in f32 whatever the
+/// rows are. On a GPU in an order that does not change from run to run, which `index_add_` is free to do.
+pub fn add_rows(sum: &mut Tensor, index: &Tensor, rows: &Tensor) -> Result<()> {
+    let rows = rows.to_kind(Kind::Float);
+    let _ = match sum.device() {
+        Device::Cpu => sum.f_index_add_(0, index, &rows)?,
+        _ => sum.f_index_put_(&[Some(index)], &rows, true)?,
+    };
+    Ok(())
+}
+
 /// Sends a gradient into the graph that a tensor has.
 pub fn into_graph(y: &Tensor, by_y: &Tensor) -> Result<()> {
     with_grad(|| (y * by_y).sum(Kind::Float).f_backward())?;
@@ -31,7 +42,7 @@ pub fn into_graph(y: &Tensor, by_y: &Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, no_grad};
+    use tch::no_grad;
 
     use super::*;
 

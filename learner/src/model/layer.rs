@@ -12,8 +12,8 @@ use tch::Tensor;
 use super::attention::{self, Attention};
 use super::linear::RmsNorm;
 use super::mlp::{self, Mlp};
+use super::reach::Reach;
 use super::rotary::Rotary;
-use super::rows::Rows;
 
 /// x -> y + mlp(norm2(y)), y = x + attention(norm1(x)).
 #[derive(Debug)]
@@ -38,15 +38,17 @@ pub struct Kept {
 
 impl Layer {
     /// x [N, E] -> [N, E].
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> Tensor {
-        let middle = x + self.attention.forward(&self.norm1.forward(x), rotary, rows);
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary, reach: &Reach) -> Tensor {
+        let middle = x + self
+            .attention
+            .forward(&self.norm1.forward(x), rotary, reach);
         &middle + self.mlp.forward(&self.norm2.forward(&middle))
     }
 
     /// The same without a graph, and what the way back needs.
-    pub fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, rows: &[Rows]) -> (Tensor, Kept) {
+    pub fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, reach: &Reach) -> (Tensor, Kept) {
         let normal = self.norm1.forward(x);
-        let (attended, attention) = self.attention.forward_keeping(&normal, rotary, rows);
+        let (attended, attention) = self.attention.forward_keeping(&normal, rotary, reach);
         let middle = x + attended;
         let (y, mlp) = self.mlp.forward_keeping(&self.norm2.forward(&middle));
         let y = &middle + y;
@@ -62,7 +64,7 @@ impl Layer {
     pub fn backward(
         &self,
         x: &Tensor,
-        turns_and_rows: (&Rotary, &[Rows]),
+        turns_and_reach: (&Rotary, &Reach),
         kept: Kept,
         dy: &Tensor,
     ) -> Result<Tensor> {
@@ -76,7 +78,7 @@ impl Layer {
         let normal = self.norm1.forward(x);
         let by_normal = self
             .attention
-            .backward(&normal, turns_and_rows, attention, &by_middle)?;
+            .backward(&normal, turns_and_reach, attention, &by_middle)?;
         Ok(by_middle + self.norm1.backward(x, &by_normal)?)
     }
 

@@ -13,6 +13,7 @@ use tch::{Kind, Tensor};
 use super::gradient;
 use super::parameters::Parameter;
 use super::product::Input;
+use super::weight::Weight;
 
 /// Streams of the generator from here on draw factors; those below draw weights.
 const FIRST_STREAM: u64 = 1 << 32;
@@ -86,7 +87,7 @@ impl Lora {
                 .view(dims)
                 .to_device(device)
                 .set_requires_grad(true);
-            self.factors.push(Parameter { spec, tensor });
+            self.factors.push(Parameter::new(spec, tensor));
         }
         Ok(())
     }
@@ -119,8 +120,8 @@ impl Lora {
     pub fn adapter(&self, layer: &str) -> Option<Adapter> {
         let first = 2 * self.index.get(layer)?;
         Some(Adapter {
-            a: self.factors[first].tensor.shallow_clone(),
-            b: self.factors[first + 1].tensor.shallow_clone(),
+            a: self.factors[first].weight(),
+            b: self.factors[first + 1].weight(),
             scale: self.settings.scale(),
         })
     }
@@ -152,30 +153,30 @@ impl Lora {
 /// The factors of one layer.
 #[derive(Debug)]
 pub struct Adapter {
-    a: Tensor, // [R, in]
-    b: Tensor, // [out, R]
+    a: Weight, // [R, in]
+    b: Weight, // [out, R]
     scale: f64,
 }
 
 impl Adapter {
     /// (alpha / R) B (A x), [.., out]; x [.., in].
     pub fn read(&self, x: &Input) -> Tensor {
-        let low = x.times(&self.a, None) * self.scale; // [.., R]
-        Input::new(&low).times(&self.b, None)
+        let low = x.times(&self.a.in_graph(), None) * self.scale; // [.., R]
+        Input::new(&low).times(&self.b.in_graph(), None)
     }
 
     /// The way back: dL/dx [N, in] of y = read(x), given dL/dy [N, out]. The factors get their gradients added.
     pub fn backward(&self, x: &Input, dy: &Input) -> Result<Tensor> {
-        let low = Input::new(&(x.times(&self.a, None) * self.scale)); // [N, R]
-        low.add_weight_gradient(dy, &mut gradient::of(&self.b)?)?;
-        let by_low = Input::new(&(dy.back(&self.b) * self.scale)); // [N, R]
-        x.add_weight_gradient(&by_low, &mut gradient::of(&self.a)?)?;
-        Ok(by_low.back(&self.a))
+        let low = Input::new(&(x.times(self.a.value(), None) * self.scale)); // [N, R]
+        low.add_weight_gradient(dy, &mut gradient::of(self.b.master())?)?;
+        let by_low = Input::new(&(dy.back(self.b.value()) * self.scale)); // [N, R]
+        x.add_weight_gradient(&by_low, &mut gradient::of(self.a.master())?)?;
+        Ok(by_low.back(self.a.value()))
     }
 
-    /// (alpha / R) B A, [out, in]: what the layer's matrix lacks.
+    /// (alpha / R) B A, f32 [out, in]: what the layer's matrix lacks.
     pub fn product(&self) -> Tensor {
-        tch::no_grad(|| self.b.matmul(&self.a) * self.scale)
+        tch::no_grad(|| self.b.master().matmul(self.a.master()) * self.scale)
     }
 }
 
@@ -186,13 +187,11 @@ mod tests {
     use super::*;
 
     fn weight() -> Parameter {
-        Parameter {
-            spec: TensorSpec {
-                name: "q.weight".to_owned(),
-                shape: vec![30, 400],
-            },
-            tensor: Tensor::zeros([30, 400], (Kind::Float, Device::Cpu)),
-        }
+        let spec = TensorSpec {
+            name: "q.weight".to_owned(),
+            shape: vec![30, 400],
+        };
+        Parameter::new(spec, Tensor::zeros([30, 400], (Kind::Float, Device::Cpu)))
     }
 
     fn lora(seed: u64) -> Lora {

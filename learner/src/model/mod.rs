@@ -8,7 +8,9 @@
 //! | [`packed`], [`sets`] | a micro-batch as one flat list of tokens; prompts computed once per group; what is padded together |
 //! | [`vision`], [`decoder`] | the two towers |
 //! | [`layer`] | the layer that both are stacks of |
-//! | [`attention`], [`rows`], [`mlp`], [`linear`], [`rotary`] | its parts |
+//! | [`attention`], [`mlp`], [`linear`], [`rotary`] | its parts |
+//! | [`reach`], [`rows`], [`spans`] | who attends to whom: padded rows on a CPU, sequences end to end on a GPU |
+//! | [`weight`] | what is trained in f32, and what products read of it in bf16 |
 //! | [`lora`] | factors that are trained in place of matrices |
 //! | [`selection`], [`patterns`] | what a run trains, by name |
 //! | [`product`] | y = x W^T by the faster library |
@@ -28,21 +30,25 @@ pub mod packed;
 pub mod parameters;
 pub mod patterns;
 pub mod product;
+pub mod reach;
 pub mod rotary;
 pub mod rows;
 pub mod selection;
 pub mod sets;
+pub mod spans;
 pub mod trace;
 pub mod vision;
+pub mod weight;
 
 use anyhow::Result;
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::image::Patches;
-use tch::{Device, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 pub use packed::{Group, MicroBatch, Packed, num_tokens};
 pub use parameters::{Parameter, Parameters};
+use reach::Form;
 use trace::Keep;
 
 /// The policy: parameters and the two towers that share them.
@@ -50,6 +56,7 @@ use trace::Keep;
 pub struct Model {
     config: ModelConfig,
     device: Device,
+    form: Form,
     parameters: Parameters,
     vision: vision::VisionTower,
     decoder: decoder::Decoder,
@@ -74,13 +81,37 @@ impl Model {
         )
     }
 
+    /// The same, frozen, to be computed in `kind`; f32 values are not kept beside those.
+    pub fn load_frozen(
+        config: &ModelConfig,
+        checkpoint: &Checkpoint,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        let parameters = Parameters::load_frozen(config, checkpoint, device, kind)?;
+        Self::new(config, parameters, device)
+    }
+
     /// Builds the towers over existing parameters.
     pub fn new(config: &ModelConfig, parameters: Parameters, device: Device) -> Result<Self> {
-        let vision = vision::VisionTower::new(&parameters, config, device)?;
+        let head_dims = [config.text.head_dim, config.vision.head_dim];
+        let form = Form::best(device, parameters.kind(), &head_dims);
+        Self::with_form(config, parameters, device, form)
+    }
+
+    /// The same with a form of attention of one's choice.
+    pub fn with_form(
+        config: &ModelConfig,
+        parameters: Parameters,
+        device: Device,
+        form: Form,
+    ) -> Result<Self> {
+        let vision = vision::VisionTower::new(&parameters, config, device, form)?;
         let decoder = decoder::Decoder::new(&parameters, config, device)?;
         Ok(Self {
             config: config.clone(),
             device,
+            form,
             parameters,
             vision,
             decoder,
@@ -90,7 +121,7 @@ impl Model {
 
     /// The model without its adapters, over the same tensors: what it was before training.
     pub fn base(&self) -> Result<Self> {
-        Self::new(&self.config, self.parameters.base(), self.device)
+        Self::with_form(&self.config, self.parameters.base(), self.device, self.form)
     }
 
     /// What the checkpoint's config.json says.
@@ -101,6 +132,21 @@ impl Model {
     /// Where the tensors live.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// What products compute in.
+    pub fn kind(&self) -> Kind {
+        self.parameters.kind()
+    }
+
+    /// How attention is computed.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Lays out a micro-batch for this model.
+    pub fn pack(&self, batch: &MicroBatch<'_>) -> Result<Packed> {
+        Packed::of(batch, &self.config, self.device, self.form)
     }
 
     /// The tensors by name, in publication order.
@@ -176,12 +222,12 @@ impl Model {
         self.image_embeds(&images).map(Some)
     }
 
-    /// hidden [n, E] -> logits [n, V].
+    /// hidden [n, E] -> logits, f32 [n, V].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         self.decoder.logits(hidden)
     }
 
-    /// The way back from a gradient by the logits [n, V] to that by the hidden states [n, E] which they come from. The head
+    /// The way back from a gradient by the logits, f32 [n, V], to that by the hidden states [n, E] which they come from. The head
     /// gets its gradient added.
     pub fn logits_backward(&self, hidden: &Tensor, by_logits: Tensor) -> Result<Tensor> {
         no_grad(|| self.decoder.logits_backward(hidden, by_logits))

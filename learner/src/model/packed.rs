@@ -18,8 +18,10 @@ use models::image::Patches;
 use models::positions;
 use tch::{Device, Kind, Tensor};
 
+use super::reach::{Form, Reach};
 use super::rows::Rows;
 use super::sets::{Row, order, sets};
+use super::spans::Spans;
 
 /// The responses to one prompt.
 #[derive(Debug, Clone)]
@@ -80,8 +82,8 @@ pub struct Packed {
     pub positions: [Vec<i64>; 3],
     /// Flat tokens that are replaced by image features, i64.
     pub image_tokens: Tensor,
-    /// Who attends to whom; the rows' tokens follow each other in flat order.
-    pub rows: Vec<Rows>,
+    /// Who attends to whom.
+    pub reach: Reach,
     /// Flat token whose output predicts each response token, i64 [n].
     pub predictors: Tensor,
     /// The response tokens, i64 [n].
@@ -89,8 +91,18 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Lays out a micro-batch; fails when a prompt's pads and images do not match.
+    /// Lays out a micro-batch for attention over padded rows; fails when a prompt's pads and images do not match.
     pub fn new(batch: &MicroBatch<'_>, config: &ModelConfig, device: Device) -> Result<Self> {
+        Self::of(batch, config, device, Form::Rows)
+    }
+
+    /// The same for a form of attention.
+    pub fn of(
+        batch: &MicroBatch<'_>,
+        config: &ModelConfig,
+        device: Device,
+        form: Form,
+    ) -> Result<Self> {
         ensure!(!batch.groups.is_empty(), "an empty micro-batch");
         let places = Places::new(batch)?;
         let mut token_ids = vec![0; places.num_tokens];
@@ -133,7 +145,10 @@ impl Packed {
             token_ids: Tensor::from_slice(&token_ids).to_device(device),
             positions,
             image_tokens: Tensor::from_slice(&image_tokens).to_device(device),
-            rows: places.rows(device)?,
+            reach: match form {
+                Form::Rows => Reach::Rows(places.rows(device)?),
+                Form::Spans => Reach::Spans(places.spans(device)?),
+            },
             predictors: Tensor::from_slice(&predictors).to_device(device),
             targets: Tensor::from_slice(&targets).to_device(device),
         })
@@ -196,6 +211,29 @@ impl Places {
             prompt_order,
             response_order,
         })
+    }
+
+    /// All sequences, in flat order.
+    fn spans(&self, device: Device) -> Result<Spans> {
+        let prompts = self.prompt_order.iter().map(|&index| {
+            let own = self.prompts[index];
+            (Span::default(), own)
+        });
+        let responses = self.response_order.iter().map(|&index| {
+            let (group, own) = self.responses[index];
+            (self.prompts[group], own)
+        });
+        let sequences: Vec<(Row, usize, usize)> = prompts
+            .chain(responses)
+            .map(|(shared, own)| {
+                let row = Row {
+                    shared: shared.len,
+                    own: own.len,
+                };
+                (row, shared.first, own.first)
+            })
+            .collect();
+        Spans::causal(&sequences, device)
     }
 
     /// The sets of rows, their tokens in flat order.

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::lora::{Adapter, Lora, LoraSettings};
 use super::patterns;
+use super::weight::Weight;
 
 /// One trainable (or frozen) tensor.
 #[derive(Debug)]
@@ -20,8 +21,10 @@ pub struct Parameter {
     /// Published name and shape.
     pub spec: TensorSpec,
     /// f32 values on the model's device; a leaf of the autograd graph. The layers hold handles to this same storage,
-    /// so an optimizer that writes in place (under `no_grad`) changes the model.
+    /// so an optimizer that writes in place (under `no_grad`) changes the model. Of a frozen tensor, what products read.
     pub tensor: Tensor,
+    /// Where products read something else: the values rounded to what the model computes in.
+    compute: Option<Tensor>,
 }
 
 /// The model's tensors in the order of [`names::tensors`].
@@ -31,6 +34,8 @@ pub struct Parameters {
     index: HashMap<String, usize>,
     /// What is trained in their place, if anything.
     lora: Option<Lora>,
+    /// What products compute in.
+    kind: Kind,
 }
 
 impl Parameters {
@@ -38,6 +43,26 @@ impl Parameters {
     pub fn load(config: &ModelConfig, checkpoint: &Checkpoint, device: Device) -> Result<Self> {
         checkpoint.check(config)?;
         Self::from_values(config, device, |spec| Ok(checkpoint.read_f32(&spec.name)?))
+    }
+
+    /// The same, all of them frozen, and stored as products in `kind` read them.
+    pub fn load_frozen(
+        config: &ModelConfig,
+        checkpoint: &Checkpoint,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        checkpoint.check(config)?;
+        let mut entries = Vec::new();
+        for spec in names::tensors(config) {
+            let values = Tensor::from_slice(&checkpoint.read_f32(&spec.name)?)
+                .view(dims(&spec.shape)?.as_slice());
+            let tensor = values.to_kind(stored_as(&spec, kind)).to_device(device);
+            entries.push(Parameter::new(spec, tensor));
+        }
+        let mut parameters = Self::from_entries(entries);
+        parameters.kind = kind;
+        Ok(parameters)
     }
 
     /// Builds the table from a function that gives each tensor's values, row-major.
@@ -60,7 +85,7 @@ impl Parameters {
                 .view(dims(&spec.shape)?.as_slice())
                 .to_device(device)
                 .set_requires_grad(true);
-            entries.push(Parameter { spec, tensor });
+            entries.push(Parameter::new(spec, tensor));
         }
         Ok(Self::from_entries(entries))
     }
@@ -76,6 +101,37 @@ impl Parameters {
             entries,
             index,
             lora: None,
+            kind: Kind::Float,
+        }
+    }
+
+    /// What products compute in; f32 until [`Self::compute_in`].
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Has products compute in `kind`, f32 or bf16. What is trained keeps its f32 values, what is frozen does not; norms stay as
+    /// they are. Before layers are built over it, and after all is chosen that is trained.
+    pub fn compute_in(&mut self, kind: Kind) {
+        let factors = self.lora.iter_mut().flat_map(Lora::factors_mut);
+        for parameter in self.entries.iter_mut().chain(factors) {
+            let stored = stored_as(&parameter.spec, kind);
+            if !parameter.tensor.requires_grad() {
+                parameter.tensor = parameter.tensor.to_kind(stored);
+            } else if stored != Kind::Float {
+                parameter.compute = Some(parameter.tensor.detach().to_kind(stored));
+            }
+        }
+        self.kind = kind;
+    }
+
+    /// Makes what products read from the values anew. After every change of the values.
+    pub fn refresh(&mut self) {
+        let factors = self.lora.iter_mut().flat_map(Lora::factors_mut);
+        for parameter in self.entries.iter_mut().chain(factors) {
+            if let Some(compute) = &mut parameter.compute {
+                no_grad(|| compute.copy_(&parameter.tensor));
+            }
         }
     }
 
@@ -86,6 +142,15 @@ impl Parameters {
             .get(name)
             .with_context(|| format!("the model has no tensor named {name}"))?;
         Ok(self.entries[*index].tensor.shallow_clone())
+    }
+
+    /// The same with what products read of it.
+    pub fn weight(&self, name: &str) -> Result<Weight> {
+        let index = self
+            .index
+            .get(name)
+            .with_context(|| format!("the model has no tensor named {name}"))?;
+        Ok(self.entries[*index].weight())
     }
 
     /// The model's own parameters, in publication order.
@@ -161,11 +226,9 @@ impl Parameters {
     /// The same tensors without adapters: handles, no copies.
     #[must_use]
     pub fn base(&self) -> Self {
-        let handle = |parameter: &Parameter| Parameter {
-            spec: parameter.spec.clone(),
-            tensor: parameter.tensor.shallow_clone(),
-        };
-        Self::from_entries(self.entries.iter().map(handle).collect())
+        let mut base = Self::from_entries(self.entries.iter().map(Parameter::handle).collect());
+        base.kind = self.kind;
+        base
     }
 
     /// What a matrix lacks of the policy: (alpha / R) B A; `None` where the tensor has no adapter.
@@ -204,6 +267,7 @@ impl Parameters {
             let source = Tensor::from_slice(&values).view(dims(&parameter.spec.shape)?.as_slice());
             no_grad(|| parameter.tensor.copy_(&source));
         }
+        self.refresh();
         Ok(())
     }
 
@@ -251,6 +315,41 @@ impl Parameters {
 }
 
 impl Parameter {
+    /// A tensor that products read as it is.
+    pub fn new(spec: TensorSpec, tensor: Tensor) -> Self {
+        Self {
+            spec,
+            tensor,
+            compute: None,
+        }
+    }
+
+    /// Another handle to the same tensors.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        Self {
+            spec: self.spec.clone(),
+            tensor: self.tensor.shallow_clone(),
+            compute: self.compute.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+
+    /// The tensor as layers hold it.
+    pub fn weight(&self) -> Weight {
+        let Self {
+            tensor, compute, ..
+        } = self.handle();
+        Weight::new(tensor, compute)
+    }
+
+    /// Bytes of what products read beside the values.
+    pub fn copy_bytes(&self) -> usize {
+        let compute = self.compute.iter();
+        compute
+            .map(|copy| copy.numel() * copy.kind().elt_size_in_bytes())
+            .sum()
+    }
+
     /// Same tensor behind all handles: the layers see the change.
     fn freeze(&mut self) {
         self.tensor = self.tensor.set_requires_grad(false);
@@ -319,6 +418,12 @@ fn host_f32(tensor: &Tensor) -> Tensor {
         .to_device(Device::Cpu)
         .to_kind(Kind::Float)
         .contiguous()
+}
+
+/// What a tensor is stored as for products in `kind`. Norms multiply in f32, and are next to nothing.
+pub fn stored_as(spec: &TensorSpec, kind: Kind) -> Kind {
+    let is_norm = spec.shape.len() == 1 && spec.name.ends_with(".weight");
+    if is_norm { Kind::Float } else { kind }
 }
 
 /// A shape as libtorch wants it.

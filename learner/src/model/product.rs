@@ -3,11 +3,16 @@
 //! libtorch gives f32 products on the CPU to MKL, which uses AVX-512 on Intel's processors only; on others oneDNN, which
 //! asks the processor what it can do, is about twice as fast. It has a tensor layout of its own: an input is brought into it once for
 //! all layers that read it.
+//!
+//! In bf16 the factors are bf16 and sums are f32. On a GPU a result that is to be f32 (logits, gradients by weights) comes
+//! from there without being rounded, if libtorch's product for that is right on this GPU, which is tried once.
 
 use std::sync::OnceLock;
 
 use anyhow::Result;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::operator;
 
 /// What linear layers read: their input on the way there, the gradient by their output on the way back.
 #[derive(Debug)]
@@ -39,6 +44,19 @@ impl Input {
         }
     }
 
+    /// x W^T in f32, [N, out], of x [N, in]; weight [out, in] of the kind of x.
+    pub fn times_wide(&self, weight: &Tensor) -> Tensor {
+        let x = &self.plain;
+        if x.kind() == Kind::Float {
+            return self.times(weight, None);
+        }
+        if has_wide_products(x.device()) && !operator::is_making_graph() {
+            return x.mm_dtype(&weight.tr(), Kind::Float);
+        }
+        x.to_kind(Kind::Float)
+            .linear(&weight.to_kind(Kind::Float), None::<&Tensor>)
+    }
+
     /// dL/dx = dL/dy W of y = x W^T + b, [N, in]; this is dL/dy [N, out].
     pub fn back(&self, weight: &Tensor) -> Tensor {
         match &self.onednn {
@@ -50,7 +68,7 @@ impl Input {
         }
     }
 
-    /// Adds dL/dW = (dL/dy)^T x of y = x W^T to `sum` [out, in]; this is x [N, in], `dy` dL/dy [N, out].
+    /// Adds dL/dW = (dL/dy)^T x of y = x W^T to `sum`, f32 [out, in]; this is x [N, in], `dy` dL/dy [N, out].
     pub fn add_weight_gradient(&self, dy: &Self, sum: &mut Tensor) -> Result<()> {
         let _ = match (&self.onednn, &dy.onednn) {
             (Some(x), Some(dy)) => {
@@ -58,7 +76,7 @@ impl Input {
                 let (part, _) = x.mkldnn_linear_backward_weights(dy, sum, false);
                 sum.f_add_(&part)?
             }
-            _ => sum.f_addmm_(&dy.plain.tr(), &self.plain)?,
+            _ => add_product(sum, &dy.plain.tr(), &self.plain)?,
         };
         Ok(())
     }
@@ -67,6 +85,57 @@ impl Input {
     pub fn bias_gradient(&self) -> Tensor {
         self.plain.sum_dim_intlist(0, false, Kind::Float)
     }
+}
+
+/// Adds a product to `sum`, f32.
+fn add_product(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.kind() == Kind::Float {
+        return Ok(sum.f_addmm_(a, b)?);
+    }
+    if has_wide_products(sum.device()) {
+        return add_wide_product(sum, a, b);
+    }
+    Ok(sum.f_add_(&a.f_matmul(b)?)?)
+}
+
+/// The same of bf16 factors, the sum never rounded to less than f32.
+fn add_wide_product(sum: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    // `sum` as both what is added to and where the result goes.
+    Ok(sum.f_addmm_dtype_out(sum, a, b, Kind::Float)?)
+}
+
+/// Whether products of bf16 factors give f32 there. Asked once: a process uses one GPU.
+fn has_wide_products(device: Device) -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    device != Device::Cpu
+        && *ANSWER.get_or_init(|| {
+            let is_right = no_grad(|| try_wide_products(device)).unwrap_or(false);
+            if !is_right {
+                tracing::warn!(
+                    "libtorch's bf16 products with f32 results fail on this GPU: logits are computed from widened factors, gradients are rounded to bf16 before they are added up"
+                );
+            }
+            is_right
+        })
+}
+
+/// Whole numbers whose products bf16 would round.
+fn try_wide_products(device: Device) -> Result<bool> {
+    let numbers = Tensor::arange(16 * 16, (Kind::Float, device)).view([16, 16]);
+    let (a, b) = (
+        numbers.to_kind(Kind::BFloat16),
+        (&numbers - 100.0).to_kind(Kind::BFloat16),
+    );
+    let expected = a.to_kind(Kind::Double).matmul(&b.to_kind(Kind::Double));
+    let start = &numbers + 0.5;
+    let sum = start.copy();
+    let _ = add_wide_product(&sum, &a, &b)?;
+    let is_equal = |got: &Tensor, expected: &Tensor| {
+        got.to_kind(Kind::Double)
+            .equal(&expected.to_kind(Kind::Double))
+    };
+    let product = a.f_mm_dtype(&b, Kind::Float)?;
+    Ok(is_equal(&product, &expected) && is_equal(&sum, &(expected + start.to_kind(Kind::Double))))
 }
 
 /// What multiplies f32 matrices on this CPU, for reports.

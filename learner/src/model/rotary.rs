@@ -12,8 +12,8 @@ const VISION_THETA: f64 = 10_000.0;
 /// Cosine and sine of every token's angles.
 #[derive(Debug)]
 pub struct Rotary {
-    cos: Tensor, // [N, 1, D]
-    sin: Tensor, // [N, 1, D]
+    cos: Tensor, // f32 [N, 1, D]
+    sin: Tensor, // f32 [N, 1, D]
 }
 
 impl Rotary {
@@ -56,14 +56,14 @@ impl Rotary {
         }
     }
 
-    /// Turns x [N, H, D].
+    /// Turns x [N, H, D], in f32; the result is of the kind of x.
     pub fn apply(&self, x: &Tensor) -> Tensor {
-        x * &self.cos + quarter_turn(x) * &self.sin
+        (x * &self.cos + quarter_turn(x) * &self.sin).to_kind(x.kind())
     }
 
     /// Turns x [N, H, D] back: the gradient by what was turned, given that by the result.
     pub fn back(&self, x: &Tensor) -> Tensor {
-        x * &self.cos - quarter_turn(x) * &self.sin
+        (x * &self.cos - quarter_turn(x) * &self.sin).to_kind(x.kind())
     }
 }
 

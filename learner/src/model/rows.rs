@@ -8,6 +8,7 @@ use models::positions::VisionPlan;
 use tch::{Device, Kind, Tensor, with_grad};
 
 use super::gradient;
+use super::reach::{Heads, Kept};
 use super::sets::{Row, sets};
 
 /// A set of rows: whose queries see whose keys.
@@ -31,68 +32,54 @@ pub struct Rows {
     pub unslot: Tensor,
 }
 
-/// What attends: of all flat tokens.
-#[derive(Debug)]
-pub struct Heads {
-    /// [N, H, D].
-    pub q: Tensor,
-    /// [N, K, D].
-    pub k: Tensor,
-    /// [N, K, D].
-    pub v: Tensor,
-}
-
-/// What the way back needs beside the heads.
-#[derive(Debug)]
-pub struct Kept {
-    /// What attention gave, [N, H*D].
-    pub output: Tensor,
-    /// log sum exp of each query's scores, [R, H, L] for each set of rows; none where they are worked out again.
-    logsumexps: Vec<Tensor>,
-}
-
 /// What the queries get, [N, H*D]. The sets' tokens, one set after the other, are the N tokens in order.
 pub fn attend(heads: &Heads, rows: &[Rows]) -> Tensor {
     let outputs: Vec<Tensor> = rows.iter().map(|rows| rows.attend(heads)).collect();
     Tensor::cat(&outputs, 0)
 }
 
-/// The same without a graph, and what the way back needs.
+/// The same without a graph, and what the way back needs: log sum exp of each query's scores, [R, H, L] for each set of rows.
 pub fn attend_keeping(heads: &Heads, rows: &[Rows]) -> Kept {
     if heads.q.device() != Device::Cpu {
         return Kept {
             output: attend(heads, rows),
-            logsumexps: Vec::new(),
+            statistics: Vec::new(),
         };
     }
-    let (outputs, logsumexps): (Vec<Tensor>, Vec<Tensor>) =
+    let (outputs, statistics): (Vec<Tensor>, Vec<Tensor>) =
         rows.iter().map(|rows| rows.attend_keeping(heads)).unzip();
     Kept {
         output: Tensor::cat(&outputs, 0),
-        logsumexps,
+        statistics,
     }
 }
 
 /// The way back: gradients by the heads, given that by the output [N, H*D].
 pub fn backward(heads: &Heads, rows: &[Rows], kept: &Kept, by_output: &Tensor) -> Result<Heads> {
-    if kept.logsumexps.len() != rows.len() {
+    if kept.statistics.len() != rows.len() {
         return backward_again(heads, rows, by_output);
     }
-    let (mut k, mut v) = (heads.k.zeros_like(), heads.v.zeros_like());
+    // A prompt's keys get something from each of its responses: added up in f32.
+    let zeros = |x: &Tensor| Tensor::zeros(x.size(), (Kind::Float, x.device()));
+    let (mut k, mut v) = (zeros(&heads.k), zeros(&heads.v));
     let mut q = Vec::with_capacity(rows.len());
     let mut first = 0;
-    for (rows, logsumexp) in rows.iter().zip(&kept.logsumexps) {
+    for (rows, logsumexp) in rows.iter().zip(&kept.statistics) {
         let len = rows.unslot.size1()?;
         let output = kept.output.narrow(0, first, len);
         let by_output = by_output.narrow(0, first, len);
         first += len;
         let by = rows.backward(heads, &output, logsumexp, &by_output);
         q.push(by.q);
-        let _ = k.f_index_add_(0, &rows.keys, &by.k)?;
-        let _ = v.f_index_add_(0, &rows.keys, &by.v)?;
+        gradient::add_rows(&mut k, &rows.keys, &by.k)?;
+        gradient::add_rows(&mut v, &rows.keys, &by.v)?;
     }
-    let q = Tensor::cat(&q, 0);
-    Ok(Heads { q, k, v })
+    let kind = heads.k.kind();
+    Ok(Heads {
+        q: Tensor::cat(&q, 0),
+        k: k.to_kind(kind),
+        v: v.to_kind(kind),
+    })
 }
 
 /// The same by a graph of its own: on devices whose kernels libtorch chooses by itself.
@@ -156,12 +143,19 @@ impl Rows {
 
     /// Gather, attend, and put the tokens back into flat order; [n, H*D].
     fn attend(&self, heads: &Heads) -> Tensor {
-        let Heads { q, k, v } = self.slots(heads);
+        let Heads { q, mut k, mut v } = self.slots(heads);
+        let queries_per_key = q.size()[1] / k.size()[1];
+        if q.device() != Device::Cpu && queries_per_key > 1 {
+            // Of a GPU's kernels only the one that takes no mask knows grouped queries.
+            let each = |x: &Tensor| x.repeat_interleave_self_int(queries_per_key, 1, None);
+            (k, v) = (each(&k), each(&v));
+        }
+        let mask = self.mask.as_ref().map(|mask| mask.to_kind(q.kind()));
         let output = Tensor::scaled_dot_product_attention(
             &q,
             &k,
             &v,
-            self.mask.as_ref(),
+            mask.as_ref(),
             0.0,
             self.is_causal,
             None,

@@ -5,7 +5,7 @@ use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::names::{self, TensorSpec};
 use shared::config::LearnerArgs;
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::lora::LoraSettings;
 use super::{Model, Parameters, patterns};
@@ -57,20 +57,33 @@ impl Selection {
         Some((settings, layers))
     }
 
-    /// Reads the weights, ready to train: with LoRA those of the base, its adapters as before the first update.
+    /// Whether a tensor of the model is trained itself.
+    #[must_use]
+    pub fn is_trained(&self, name: &str) -> bool {
+        let mut patterns = self.patterns.iter();
+        self.lora.is_none() && !patterns.any(|pattern| patterns::is_match(pattern, name))
+    }
+
+    /// Reads the weights, ready to train in `kind`: with LoRA those of the base, its adapters as before the first update.
     pub fn load(
         &self,
         config: &ModelConfig,
         weights: &Checkpoint,
         device: Device,
+        kind: Kind,
     ) -> Result<Model> {
-        let mut parameters = Parameters::load(config, weights, device)?;
+        let mut parameters = match &self.lora {
+            // All of it will be frozen: never in f32 on the device.
+            Some(_) => Parameters::load_frozen(config, weights, device, kind)?,
+            None => Parameters::load(config, weights, device)?,
+        };
         for pattern in &self.patterns {
             parameters.freeze(pattern)?;
         }
         if let Some((settings, layers)) = &self.lora {
             parameters.add_lora(*settings, layers)?;
         }
+        parameters.compute_in(kind);
         Model::new(config, parameters, device)
     }
 }

@@ -10,8 +10,8 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::layer::{Kept, Layer};
+use super::reach::Reach;
 use super::rotary::Rotary;
-use super::rows::Rows;
 
 /// What a pass keeps of each layer for the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct Stack<'a, R> {
     pub layers: &'a [Layer],
     /// The positions' angles.
     pub rotary: &'a Rotary,
-    /// The rows of the layer of that index.
-    pub rows: R,
+    /// What sees what in the layer of that index.
+    pub reach: R,
 }
 
 /// What was kept.
@@ -42,12 +42,12 @@ pub struct Trace {
     kept: Vec<(Tensor, Option<Kept>)>,
 }
 
-impl<'a, R: Fn(usize) -> &'a [Rows]> Stack<'a, R> {
+impl<'a, R: Fn(usize) -> &'a Reach> Stack<'a, R> {
     /// x [N, E] -> [N, E].
     pub fn forward(&self, x: Tensor) -> Tensor {
         let layers = self.layers.iter().enumerate();
         layers.fold(x, |x, (index, layer)| {
-            layer.forward(&x, self.rotary, (self.rows)(index))
+            layer.forward(&x, self.rotary, (self.reach)(index))
         })
     }
 
@@ -61,13 +61,13 @@ impl<'a, R: Fn(usize) -> &'a [Rows]> Stack<'a, R> {
         let mut kept = Vec::with_capacity(self.layers.len() - lowest);
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
-            let rows = (self.rows)(index);
+            let reach = (self.reach)(index);
             let (y, more) = match keep {
                 Keep::Products if index >= lowest => {
-                    let (y, more) = layer.forward_keeping(&x, self.rotary, rows);
+                    let (y, more) = layer.forward_keeping(&x, self.rotary, reach);
                     (y, Some(more))
                 }
-                _ => (layer.forward(&x, self.rotary, rows), None),
+                _ => (layer.forward(&x, self.rotary, reach), None),
             };
             let x = std::mem::replace(&mut x, y);
             if index >= lowest {
@@ -84,12 +84,12 @@ impl<'a, R: Fn(usize) -> &'a [Rows]> Stack<'a, R> {
         let mut gradient = by_result;
         for (offset, (x, kept)) in kept.into_iter().enumerate().rev() {
             let index = lowest + offset;
-            let (layer, rows) = (&self.layers[index], (self.rows)(index));
+            let (layer, reach) = (&self.layers[index], (self.reach)(index));
             let kept = match kept {
                 Some(kept) => kept,
-                None => layer.forward_keeping(&x, self.rotary, rows).1,
+                None => layer.forward_keeping(&x, self.rotary, reach).1,
             };
-            gradient = layer.backward(&x, (self.rotary, rows), kept, &gradient)?;
+            gradient = layer.backward(&x, (self.rotary, reach), kept, &gradient)?;
         }
         Ok(gradient)
     }

@@ -17,9 +17,10 @@ use super::linear::{Linear, RmsNorm};
 use super::mlp::Mlp;
 use super::parameters::Parameters;
 use super::product::Input;
+use super::reach::{Form, Reach};
 use super::rotary::Rotary;
-use super::rows::Rows;
 use super::trace::{self, Keep, Stack};
+use super::weight::Weight;
 
 /// Epsilon of the tower's norms; Qwen2.5-VL has no key for it.
 const NORM_EPS: f64 = 1e-6;
@@ -64,8 +65,8 @@ impl PatchMerger {
 #[derive(Debug)]
 struct Layout {
     rotary: Rotary,
-    windows: Vec<Rows>,
-    whole_images: Vec<Rows>,
+    windows: Reach,
+    whole_images: Reach,
     patch_order: Tensor, // [N]
     token_order: Tensor, // [N/merge^2]
 }
@@ -82,19 +83,25 @@ pub struct Trace {
 /// The whole tower.
 #[derive(Debug)]
 pub struct VisionTower {
-    patch_embed: Tensor, // [E, C*T*P*P]
+    patch_embed: Weight, // [E, C*T*P*P]
     blocks: Vec<Layer>,
     merger: PatchMerger,
     config: VisionConfig,
     device: Device,
+    form: Form,
 }
 
 impl VisionTower {
     /// The tower whose tensors start with `visual.`.
-    pub fn new(parameters: &Parameters, config: &ModelConfig, device: Device) -> Result<Self> {
+    pub fn new(
+        parameters: &Parameters,
+        config: &ModelConfig,
+        device: Device,
+        form: Form,
+    ) -> Result<Self> {
         let vision = &config.vision;
         // A convolution whose stride is its kernel is a linear layer over the patch.
-        let patch_embed = parameters.get(names::PATCH_EMBED)?;
+        let patch_embed = parameters.weight(names::PATCH_EMBED)?;
         let blocks = (0..vision.depth)
             .map(|i| block(parameters, &format!("visual.blocks.{i}"), vision))
             .collect::<Result<_>>()?;
@@ -104,6 +111,7 @@ impl VisionTower {
             merger: PatchMerger::new(parameters, vision)?,
             config: vision.clone(),
             device,
+            form,
         })
     }
 
@@ -152,29 +160,30 @@ impl VisionTower {
         let index = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
         Ok(Layout {
             rotary: Rotary::vision(&plan.rope_positions, &self.config, self.device)?,
-            windows: Rows::of_spans(&plan.window_lengths, self.device)?,
-            whole_images: Rows::of_spans(&plan.image_lengths, self.device)?,
+            windows: Reach::of_spans(&plan.window_lengths, self.device, self.form)?,
+            whole_images: Reach::of_spans(&plan.image_lengths, self.device, self.form)?,
             patch_order: index(&plan.patch_order),
             token_order: index(&plan.token_order),
         })
     }
 
-    fn stack<'a>(&'a self, layout: &'a Layout) -> Stack<'a, impl Fn(usize) -> &'a [Rows]> {
-        let rows = |index| match self.config.full_attention_blocks.contains(&index) {
-            true => layout.whole_images.as_slice(),
-            false => layout.windows.as_slice(),
+    fn stack<'a>(&'a self, layout: &'a Layout) -> Stack<'a, impl Fn(usize) -> &'a Reach> {
+        let reach = |index| match self.config.full_attention_blocks.contains(&index) {
+            true => &layout.whole_images,
+            false => &layout.windows,
         };
         Stack {
             layers: &self.blocks,
             rotary: &layout.rotary,
-            rows,
+            reach,
         }
     }
 
     /// What the first block reads, [N, E].
     fn embed(&self, images: &[&Patches], layout: &Layout) -> Result<Tensor> {
         let pixels = self.pixels(images)?.index_select(0, &layout.patch_order); // [N, C*T*P*P]
-        Ok(Input::new(&pixels).times(&self.patch_embed.flatten(1, -1), None))
+        let matrix = self.patch_embed.in_graph().flatten(1, -1);
+        Ok(Input::new(&pixels).times(&matrix, None))
     }
 
     /// What the last block gives [N, E] -> [N/merge^2, O].
@@ -182,7 +191,7 @@ impl VisionTower {
         self.merger.forward(x).index_select(0, &layout.token_order)
     }
 
-    /// The patches of all images under each other, [N, C*T*P*P].
+    /// The patches of all images under each other, of the kind that the tower computes in, [N, C*T*P*P].
     fn pixels(&self, images: &[&Patches]) -> Result<Tensor> {
         let width = self.config.in_channels
             * self.config.temporal_patch_size
@@ -200,6 +209,7 @@ impl VisionTower {
         }
         Ok(Tensor::cat(&parts, 0)
             .view([-1, i64::try_from(width)?])
-            .to_device(self.device))
+            .to_device(self.device)
+            .to_kind(self.patch_embed.kind()))
     }
 }

@@ -1,6 +1,11 @@
 //! The algorithm against the reference values of `learner.safetensors`: advantages, ToR sets, losses with their
 //! derivatives, gradients of the whole network, and one AdamW step. The fixtures' README says how each was made.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test binary"
+)]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "counts of the fixtures are small"
@@ -15,7 +20,7 @@ use learner::model::Model;
 use learner::optimizer::{AdamW, OptimizerSettings};
 use learner::token_weights::{Ties, TokenWeights, TorSettings};
 use shared::config::{Advantage, PerceptionSignal, Schedule, TorScope};
-use tch::Tensor;
+use tch::{Device, Tensor};
 use tests::assert_close;
 
 use policy::Policy;
@@ -23,6 +28,7 @@ use reference::{Reference, Streams, each, spans, weights_of};
 
 mod distribution;
 mod policy;
+mod precision;
 mod reference;
 
 const LOSSES: [&str; 6] = [
@@ -178,7 +184,7 @@ fn loss_and_gradients(
     let mut loss = 0.0;
     for micro_batch in policy.micro_batches(responses_at_once) {
         let pass = PolicyLogprobs::forward(model, &micro_batch, 1.0).unwrap();
-        let values: Vec<f32> = (&pass.logprobs).try_into().unwrap();
+        let values = values(&pass.logprobs);
         let span = first..first + values.len();
         policy_logprobs[span.clone()].copy_from_slice(&values);
         // The derivative by a token depends on that token alone, so the rest of the array may still be unknown.
@@ -208,7 +214,8 @@ fn gradient_difference(got: &[f32], expected: &[f32]) -> (f64, f64) {
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.detach().flatten(0, -1).try_into().unwrap()
+    let host = tensor.detach().to_device(Device::Cpu);
+    host.flatten(0, -1).try_into().unwrap()
 }
 
 #[test]

@@ -34,7 +34,9 @@ fn initial() -> Checkpoint {
 
 fn selected(config: &ModelConfig, change: impl FnOnce(&mut LearnerArgs)) -> Model {
     let selection = Selection::new(config, &args(change), 7).unwrap();
-    selection.load(config, &initial(), Device::Cpu).unwrap()
+    selection
+        .load(config, &initial(), Device::Cpu, Kind::Float)
+        .unwrap()
 }
 
 /// A model with adapters that do something.

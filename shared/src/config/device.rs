@@ -1,8 +1,9 @@
-//! Where the learner computes.
+//! Where the learner computes, and in what.
 
 use std::fmt;
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
 /// `cpu`, `cuda` (the first GPU) or `cuda:N`.
@@ -12,6 +13,25 @@ pub enum Device {
     Cpu,
     /// The GPU of this number.
     Cuda(u16),
+}
+
+/// What products compute in.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dtype {
+    /// 32-bit float
+    F32,
+    /// The upper half of one: half the memory, and on a GPU many times the speed
+    Bf16,
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 impl FromStr for Device {

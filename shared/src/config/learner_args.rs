@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 
-use super::device::Device;
+use super::device::{Device, Dtype};
 use super::names::Names;
 use super::objective_args::ObjectiveArgs;
 use super::token_args::TokenArgs;
@@ -106,6 +106,12 @@ pub struct LearnerArgs {
     /// Where the learner computes: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu, help_heading = "Machine")]
     pub device: Device,
+
+    /// What the learner computes in; the weights that are trained, their gradients and the optimizer stay f32
+    /// [default: f32 on the CPU, bf16 elsewhere]
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Machine")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
 
     /// Compute threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = at_least(1), help_heading = "Machine")]

@@ -46,7 +46,7 @@ pub use choices::{
     PerceptionSignal, Surrogate, TokenWeighting, TorNormaliser, TorScope, TorTies,
 };
 pub use data_args::DataArgs;
-pub use device::Device;
+pub use device::{Device, Dtype};
 pub use error::{Error, Result};
 pub use learner_args::{LearnerArgs, Schedule};
 pub use load::{Program, load};
