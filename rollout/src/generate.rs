@@ -108,7 +108,7 @@ impl Generator<'_> {
             return Ok(());
         };
         let mut publication = first.publication;
-        let mut engine = Engine::new(self.settings.clone(), first.model, first.version)?;
+        let mut engine = Engine::new(self.settings.clone(), first.weights, first.version)?;
         let mut under_way: HashMap<Ticket, Prepared> = HashMap::new();
         let mut next_prompt: Option<Prepared> = None;
         let mut next_model: Option<Loaded> = None;
@@ -122,7 +122,7 @@ impl Generator<'_> {
                 && (engine.is_idle() || self.when.is_due(steps_waited))
                 && let Some(new) = next_model.take()
             {
-                engine.set_model(new.model, new.version)?;
+                engine.set_weights(new.weights, new.version)?;
                 steps_waited = 0;
                 publication = new.publication;
             }
@@ -176,6 +176,7 @@ impl Generator<'_> {
                     prepared,
                     responses: group.responses,
                     greedy: group.greedy,
+                    device_precision: engine.device_precision(),
                     counted: self.counters.now(),
                 };
                 let outcome = Outcome::Finished(Box::new(finished));
