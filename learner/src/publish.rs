@@ -120,13 +120,12 @@ mod tests {
     use crate::model::Parameter;
 
     fn parameters(value: f32) -> Parameters {
-        Parameters::from_entries(vec![Parameter {
-            spec: TensorSpec {
-                name: "a".to_owned(),
-                shape: vec![2],
-            },
-            tensor: Tensor::from_slice(&[value, value]),
-        }])
+        let spec = TensorSpec {
+            name: "a".to_owned(),
+            shape: vec![2],
+        };
+        let tensor = Tensor::from_slice(&[value, value]);
+        Parameters::from_entries(vec![Parameter::new(spec, tensor)])
     }
 
     fn published(run_dir: &Path, version: u64) -> Vec<f32> {

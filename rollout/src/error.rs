@@ -32,9 +32,7 @@ pub enum Error {
         remedy: String,
     },
     /// The engine's libraries load, but there is no graph for it.
-    #[error(
-        "engine `{0}`: its libraries load, but this version has graphs for the CPU only; use --engine cpu"
-    )]
+    #[error("engine `{0}`: its libraries load, but this loader makes models for the CPU only")]
     NoGraph(&'static str),
     /// 8-bit products would saturate.
     #[error(
@@ -72,6 +70,27 @@ pub enum Error {
     Cache {
         /// What does not fit.
         reason: String,
+    },
+    /// TensorRT's engines cannot be kept.
+    #[error("cannot keep TensorRT's engines in {}: {cause}", folder.display())]
+    EngineFiles {
+        /// Where they were to be kept.
+        folder: PathBuf,
+        /// The system's words.
+        cause: String,
+    },
+    /// A device's provider does not run all of a graph: on another, weights could not be inputs, nor the cache be written in
+    /// place.
+    #[error("engine `{engine}`, {what}: {found}; {remedy}")]
+    Fragmented {
+        /// The engine as the command line names it.
+        engine: &'static str,
+        /// The graph.
+        what: &'static str,
+        /// What was found.
+        found: String,
+        /// What to do about it.
+        remedy: &'static str,
     },
     /// An engine on the CPU was given what only one on a device takes, or the other way round.
     #[error("these weights were made ready for another engine")]

@@ -106,7 +106,7 @@ impl Generator<'_> {
             return Ok(());
         };
         let mut publication = first.publication;
-        let mut engine = Engine::new(self.settings.clone(), first.model, first.version)?;
+        let mut engine = Engine::new(self.settings.clone(), first.weights, first.version)?;
         let mut under_way: HashMap<Ticket, Prepared> = HashMap::new();
         let mut next_prompt: Option<Prepared> = None;
         let mut next_model: Option<Loaded> = None;
@@ -120,7 +120,7 @@ impl Generator<'_> {
                 && (engine.is_idle() || self.when.is_due(steps_waited))
                 && let Some(new) = next_model.take()
             {
-                engine.set_model(new.model, new.version)?;
+                engine.set_weights(new.weights, new.version)?;
                 steps_waited = 0;
                 publication = new.publication;
             }
@@ -174,6 +174,7 @@ impl Generator<'_> {
                     prepared,
                     responses: group.responses,
                     greedy: group.greedy,
+                    device_precision: engine.device_precision(),
                     counted: self.counters.now(),
                 };
                 let outcome = Outcome::Finished(Box::new(finished));

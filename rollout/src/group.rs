@@ -19,6 +19,8 @@ pub struct Finished {
     pub responses: Vec<Response>,
     /// The greedy response, where the run asks for one.
     pub greedy: Option<Response>,
+    /// What an engine on a device computes in.
+    pub device_precision: Option<Precision>,
     /// The engine's counters when the last of them ended.
     pub counted: Counted,
 }
@@ -30,7 +32,7 @@ pub struct RecordMaker {
     pub tokenizer: Tokenizer,
     /// Sampling temperature.
     pub temperature: f32,
-    /// What the engine computes in.
+    /// What the CPU engine computes in.
     pub precision: Precision,
     /// Says whether a response is right.
     pub verifier: Verifier,
@@ -63,7 +65,7 @@ impl RecordMaker {
             ticket,
             sample_id,
             temperature: self.temperature,
-            precision: self.precision,
+            precision: finished.device_precision.unwrap_or(self.precision),
             greedy_reward,
             responses: responses.collect::<Result<_>>()?,
             images: prompt.prompt.images.into_iter().map(image).collect(),

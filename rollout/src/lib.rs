@@ -19,6 +19,7 @@ pub mod channel;
 pub mod claim;
 pub mod data;
 pub mod dataset;
+pub mod device;
 pub mod doctor;
 pub mod emit;
 pub mod engine;

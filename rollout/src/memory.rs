@@ -126,7 +126,7 @@ impl MemoryPlan {
         };
         let pass_tokens = product([group.max(rows), sequence]).min(PASS_TOKENS);
         let packed = match load.precision {
-            Precision::F32 => sizes.packed,
+            Precision::F32 | Precision::Bf16 => sizes.packed,
             Precision::Int8 => sizes.packed - saved_by_int8(sizes.decoder),
             Precision::Int8Head => sizes.packed - saved_by_int8(sizes.decoder + sizes.head),
         };

@@ -10,7 +10,7 @@ use shared::ids::PolicyVersion;
 use shared::weights;
 
 use crate::channel::send;
-use crate::engine::{EngineModel, Haste};
+use crate::engine::{Haste, ReadyWeights};
 use crate::load::ModelLoader;
 use crate::occupancy::{Stage, StageClocks};
 
@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Weights ready to run.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The model with them.
-    pub model: EngineModel,
+    /// As the engine takes them up.
+    pub weights: ReadyWeights,
     /// What the learner calls them.
     pub version: PolicyVersion,
     /// The announcement that they came with. A restarted learner may announce a version again.
@@ -58,14 +58,14 @@ pub fn follow(
             Haste::Background
         };
         match loader.load(&weights::path(run_dir, version), haste) {
-            Ok(model) => {
+            Ok(ready) => {
                 tracing::debug!(
                     "weights {version} loaded in {} ms",
                     start.elapsed().as_millis()
                 );
                 known = Some(publication);
                 let new = Loaded {
-                    model,
+                    weights: ready,
                     version,
                     publication,
                 };

@@ -10,6 +10,7 @@ use shared::dataset::{Dataset, DatasetLimits};
 
 use crate::available::Available;
 use crate::dataset::Samples;
+use crate::device::DeviceLoad;
 use crate::engine::{EngineSettings, KvCache, Threads, blocks_of};
 use crate::eval::validation::Validator;
 use crate::group::RecordMaker;
@@ -46,7 +47,14 @@ impl Setup {
         processor.images = bounded(&processor.images, &args.source)?;
         let processor = Arc::new(processor);
         let threads = Threads::new(args.threads, args.pin_threads);
-        let loader = ModelLoader::new(&processor.config, args.engine, threads, args.precision)?;
+        let sampling = sampling(args, &processor);
+        let loader = ModelLoader::new(
+            &processor.config,
+            args.engine,
+            threads,
+            args.precision,
+            &DeviceLoad::of_run(args, &config.run.run_dir, sampling.clone()),
+        )?;
         if loader.is_on_cpu() {
             MemoryPlan::new(&processor.config, Load::from(args)).check_now()?;
         }
@@ -66,7 +74,7 @@ impl Setup {
                 )?,
                 eos: processor.config.tokens.eos.clone(),
                 run_seed: config.run.seed,
-                sampling: sampling(args, &processor),
+                sampling,
             },
             records: RecordMaker {
                 tokenizer: processor.tokenizer.clone(),

@@ -151,7 +151,7 @@ fn new_weights_may_come_between_two_steps() {
         engine.step().unwrap();
     }
     let same = model.loader.load(&model.weights, Haste::Background);
-    engine.set_model(same.unwrap(), PolicyVersion(1)).unwrap();
+    engine.set_weights(same.unwrap(), PolicyVersion(1)).unwrap();
     let same_weights = responses(&model, 4, 2, 30);
     let groups = finish(&mut engine);
     let versions: Vec<_> = groups

@@ -40,6 +40,7 @@ pub fn encode(record: &GroupRecord) -> Vec<u8> {
         Precision::F32 => 0,
         Precision::Int8 => 1,
         Precision::Int8Head => 2,
+        Precision::Bf16 => 3,
     });
     match &record.greedy_reward {
         Some(reward) => {
@@ -95,6 +96,7 @@ pub fn decode(bytes: &[u8]) -> Result<GroupRecord> {
             [0] => Precision::F32,
             [1] => Precision::Int8,
             [2] => Precision::Int8Head,
+            [3] => Precision::Bf16,
             [other] => return Err(refuse("precision", format!("{other} is unknown"))),
         },
         greedy_reward: match input.array::<1>("greedy reward")? {

@@ -29,7 +29,7 @@ pub struct GroupRecord {
     pub responses: Vec<ResponseRecord>,
 }
 
-/// What a rollout engine's matrix products are computed in (`--precision`).
+/// What a rollout engine's matrix products are computed in: for the CPU `--precision`.
 #[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -39,6 +39,9 @@ pub enum Precision {
     Int8,
     /// The same with the head in 8 bits too: faster still, and further from the published policy
     Int8Head,
+    /// Weights, activations and cache in bf16, the head in f32: what an engine on a GPU does, whatever is asked for
+    #[value(skip)]
+    Bf16,
 }
 
 /// As on the command line.
@@ -48,6 +51,7 @@ impl fmt::Display for Precision {
             Self::F32 => "f32",
             Self::Int8 => "int8",
             Self::Int8Head => "int8-head",
+            Self::Bf16 => "bf16",
         })
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Swap> {
         Ok((made?, seconds))
     })?;
     let start = Instant::now();
-    engine.set_model(made, PolicyVersion(1))?;
+    engine.set_weights(made, PolicyVersion(1))?;
     engine.step()?;
     longest = longest.max(start.elapsed().as_secs_f64() * 1e3);
     Ok(Swap {

@@ -17,6 +17,10 @@ use crate::sampler::{Sampler, Scored};
 
 /// Either of both.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an engine has one, which never moves"
+)]
 pub(super) enum Backend {
     /// On the CPU.
     Blocks(Blocks),

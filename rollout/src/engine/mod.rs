@@ -8,6 +8,7 @@
 //! - `kernel`: what ONNX Runtime lacks on the CPU: attention over shared blocks
 //! - `backend`: what runs the model and keeps what it read, either of:
 //! - `blocks`: with a cache in blocks, on the CPU; `rows`: with one in rows of fixed size, on a device
+//! - `ready`: a version of the weights as either takes it up
 //! - `cache`: keys and values, in blocks that sequences take and give back
 //! - `packed`: matrices as our own products read them, made from each version of the weights
 //! - `library`: where the ONNX Runtime library is
@@ -17,6 +18,7 @@
 //! - `group`: a group while it is generated
 //! - `admit`: waiting responses into free rows
 //! - `decode`: a pass with one token per row; `stream`: passes over known tokens (prompts, `score`)
+//! - `finish`: groups that are over, and the pass without their image
 //! - `sample`: the sampler over many rows
 //! - `spent`: where the time went
 
@@ -25,12 +27,14 @@ mod backend;
 mod blocks;
 pub mod cache;
 mod decode;
+mod finish;
 mod group;
 mod inputs;
 mod kernel;
 pub mod library;
 mod packed;
 mod pass;
+mod ready;
 pub mod rows;
 mod sample;
 mod schedule;
@@ -40,18 +44,20 @@ mod spent;
 mod stream;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Instant;
 
 use shared::ids::PolicyVersion;
+use shared::record::Precision;
 
 pub use cache::{KvCache, blocks_of};
 pub use group::{FinishedGroup, Job, Response};
 pub use inputs::PromptInputs;
 pub use pass::{Pass, Piece};
+pub use ready::ReadyWeights;
 pub use session::{
     EngineKind, EngineLoader, EngineModel, Enlisted, Haste, HeadSettings, Logits, Products,
-    Provider, RowHeads, RowModel, RowPass, RowSettings, Threads, build_info, probe,
+    Provider, RowForm, RowHeads, RowLoader, RowModel, RowPass, RowSettings, StagedWeights,
+    TensorRt, Threads, build_info, probe,
 };
 pub use spent::Spent;
 pub use stream::{PASS_LOGITS, PASS_TOKENS};
@@ -63,7 +69,6 @@ use blocks::Blocks;
 use group::Group;
 use rows::Rows;
 use schedule::{Schedule, Seat};
-use score::Given;
 
 /// What does not change while the engine lives.
 #[derive(Debug, Clone)]
@@ -97,29 +102,26 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An idle engine with the weights of `version`.
+    /// An idle engine with the weights of `version`. On a device it has no more rows than its model.
     ///
     /// # Errors
-    /// No memory for the cache.
+    /// No memory for the cache, or weights that are meant for a model that is there already.
     pub fn new(
-        settings: EngineSettings,
-        model: EngineModel,
+        mut settings: EngineSettings,
+        weights: impl Into<ReadyWeights>,
         version: PolicyVersion,
     ) -> Result<Self> {
-        let backend = Backend::Blocks(Blocks::new(model, settings.cache_blocks)?);
+        let backend = match weights.into() {
+            ReadyWeights::Model(model) => {
+                Backend::Blocks(Blocks::new(*model, settings.cache_blocks)?)
+            }
+            ReadyWeights::Device(model) => {
+                settings.rows = settings.rows.min(model.settings().decoded_rows);
+                Backend::Rows(Rows::new(*model, settings.sampling.clone()))
+            }
+            ReadyWeights::Staged(_) => return Err(Error::OtherEngine),
+        };
         Ok(Self::with(settings, backend, version))
-    }
-
-    /// The same on a device. There are no more rows than the model has.
-    #[must_use]
-    pub fn on_device(
-        mut settings: EngineSettings,
-        model: RowModel,
-        version: PolicyVersion,
-    ) -> Self {
-        settings.rows = settings.rows.min(model.settings().decoded_rows);
-        let rows = Rows::new(model, settings.sampling.clone());
-        Self::with(settings, Backend::Rows(rows), version)
     }
 
     fn with(settings: EngineSettings, backend: Backend, version: PolicyVersion) -> Self {
@@ -154,25 +156,19 @@ impl Engine {
     /// Goes on with other weights. Responses under way keep what is cached of their prompt and say so in their versions.
     ///
     /// # Errors
-    /// An engine on a device, which has [`Self::replace_weights`].
-    pub fn set_model(&mut self, model: EngineModel, version: PolicyVersion) -> Result<()> {
-        let Backend::Blocks(blocks) = &mut self.backend else {
-            return Err(Error::OtherEngine);
-        };
-        blocks.set_model(model);
-        self.version = version;
-        Ok(())
-    }
-
-    /// The same on a device, where the weights of a published file are written over those in use.
-    ///
-    /// # Errors
-    /// Not this model's weights, which changes nothing, a file that cannot be read, or an engine on the CPU.
-    pub fn replace_weights(&mut self, weights: &Path, version: PolicyVersion) -> Result<()> {
-        let Backend::Rows(rows) = &mut self.backend else {
-            return Err(Error::OtherEngine);
-        };
-        rows.model_mut().replace_weights(weights)?;
+    /// Weights for another engine, which changes nothing, or ONNX Runtime's.
+    pub fn set_weights(
+        &mut self,
+        weights: impl Into<ReadyWeights>,
+        version: PolicyVersion,
+    ) -> Result<()> {
+        match (&mut self.backend, weights.into()) {
+            (Backend::Blocks(blocks), ReadyWeights::Model(model)) => blocks.set_model(*model),
+            (Backend::Rows(rows), ReadyWeights::Staged(mut weights)) => {
+                rows.model_mut().replace_weights(&mut weights)?;
+            }
+            _ => return Err(Error::OtherEngine),
+        }
         self.version = version;
         Ok(())
     }
@@ -197,6 +193,15 @@ impl Engine {
     #[must_use]
     pub fn version(&self) -> PolicyVersion {
         self.version
+    }
+
+    /// What an engine on a device computes in, whatever precision was asked for.
+    #[must_use]
+    pub fn device_precision(&self) -> Option<Precision> {
+        match &self.backend {
+            Backend::Blocks(_) => None,
+            Backend::Rows(rows) => Some(rows.precision()),
+        }
     }
 
     /// Whether no response is under way or waiting.
@@ -301,80 +306,6 @@ impl Engine {
             let group = groups.get(&seat.group);
             group.is_none_or(|group| group.is_over[seat.response])
         });
-    }
-
-    /// Takes leave of the groups whose responses have all ended, in the order they came, after scoring them with the
-    /// image blanked (eq. 8). Without an image nothing changes.
-    fn finish(&mut self) -> Result<()> {
-        let is_over = |(key, group): (&u64, &Group)| (group.unfinished == 0).then_some(*key);
-        let mut keys: Vec<u64> = self.groups.iter().filter_map(is_over).collect();
-        keys.sort_unstable();
-        let mut groups: Vec<Group> = keys
-            .iter()
-            .filter_map(|key| self.groups.remove(key))
-            .collect();
-        for group in &mut groups {
-            self.backend.give_back_prompt(group.prompt_place.take());
-        }
-        let greedy: Vec<Option<Response>> = groups.iter_mut().map(Group::take_greedy).collect();
-        self.blank_pass(&mut groups)?;
-        let finished = groups.into_iter().zip(greedy);
-        self.finished
-            .extend(finished.map(|(group, greedy)| FinishedGroup {
-                ticket: group.job.ticket,
-                responses: group.responses,
-                greedy,
-            }));
-        Ok(())
-    }
-
-    fn blank_pass(&mut self, groups: &mut [Group]) -> Result<()> {
-        let start = Instant::now();
-        for group in groups.iter_mut().filter(|group| group.job.blank.is_none()) {
-            group.responses.iter_mut().for_each(Response::copy_to_blank);
-        }
-        let mut groups: Vec<&mut Group> = groups
-            .iter_mut()
-            .filter(|group| group.job.blank.is_some())
-            .collect();
-        let given: Vec<Given<'_>> = groups
-            .iter()
-            .filter_map(|group| {
-                let responses = group.responses.iter();
-                Some(Given {
-                    prompt: group.job.blank.as_ref()?,
-                    responses: responses
-                        .map(|response| response.token_ids.as_slice())
-                        .collect(),
-                })
-            })
-            .collect();
-        let scores = self.backend.score(&mut self.samplers, &given)?;
-        for (group, scores) in groups.iter_mut().zip(scores) {
-            for (response, scores) in group.responses.iter_mut().zip(scores) {
-                response.blank_logprobs = scores.iter().map(|token| token.logprob).collect();
-                response.blank_entropies = scores.iter().map(|token| token.entropy).collect();
-            }
-        }
-        self.spent.blank += start.elapsed();
-        Ok(())
-    }
-
-    /// Scores given responses, none of them empty, after `prompt`: the teacher-forced twin of decoding them.
-    ///
-    /// # Errors
-    /// As for [`Self::step`].
-    pub fn score(
-        &mut self,
-        prompt: &PromptInputs,
-        responses: &[&[u32]],
-    ) -> Result<Vec<Vec<Scored>>> {
-        let given = Given {
-            prompt,
-            responses: responses.to_vec(),
-        };
-        let scores = self.backend.score(&mut self.samplers, &[given])?;
-        Ok(scores.into_iter().next().unwrap_or_default())
     }
 }
 

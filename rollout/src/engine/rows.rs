@@ -6,6 +6,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use models::graph::Elements;
+use shared::record::Precision;
+
 use super::inputs::{PromptInputs, to_i64};
 use super::sample::score_rows;
 use super::session::{HeadSettings, RowHeads, RowModel, RowPass};
@@ -81,6 +84,15 @@ impl Rows {
     /// The model.
     pub fn model_mut(&mut self) -> &mut RowModel {
         &mut self.model
+    }
+
+    /// What it computes in.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match self.model.settings().elements {
+            Elements::F32 => Precision::F32,
+            Elements::Bf16 => Precision::Bf16,
+        }
     }
 
     /// Rows of logits that were brought to the host since the start.

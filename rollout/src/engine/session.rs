@@ -12,20 +12,24 @@
 //! | `vision` | images to embeddings |
 //! | `rows` | the model with a cache in rows and weights that are inputs, for a device |
 //! | `row_settings`, `row_pass`, `row_heads` | its layout, one pass of it, what comes out of that |
-//! | `provider` | what runs such a graph |
+//! | `row_session` | what stays bound from pass to pass |
+//! | `provider`, `tensorrt`, `owner` | what runs such a graph, by which options, and whether it took all of it |
 //! | `memory`, `weights`, `slots` | a device's memory, the weights and the cache in it |
 
 mod binding;
 mod memory;
 mod operators;
+mod owner;
 mod products;
 mod provider;
 mod row_heads;
 mod row_pass;
+mod row_session;
 mod row_settings;
 mod rows;
 mod runtime;
 mod slots;
+mod tensorrt;
 mod threads;
 mod vision;
 mod weights;
@@ -52,10 +56,11 @@ pub use products::Products;
 pub use provider::Provider;
 pub use row_heads::{HeadSettings, RowHeads};
 pub use row_pass::RowPass;
-pub use row_settings::RowSettings;
-pub use rows::RowModel;
+pub use row_settings::{RowForm, RowSettings};
+pub use rows::{RowLoader, RowModel, StagedWeights};
 use runtime::{Opening, runtime};
 pub use runtime::{build_info, probe};
+pub use tensorrt::TensorRt;
 pub use threads::{Enlisted, Threads};
 use threads::{Gate, Spawner, in_background};
 pub use vision::PASS_PATCHES;
@@ -120,6 +125,7 @@ impl EngineLoader {
         let layout = F32Layout::new(&models::names::tensors(config));
         let packed = match precision {
             Precision::F32 => Vec::new(),
+            Precision::Bf16 => return Err(Error::OtherEngine),
             Precision::Int8 => packed_matrices(config, &layout, Numbers::Float),
             Precision::Int8Head => packed_matrices(config, &layout, Numbers::Int8),
         };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueHint};
-use shared::config::{DataArgs, Engine, GivenVerifier, VerifierArgs};
+use shared::config::{DataArgs, Engine, GivenVerifier, TrtAttention, VerifierArgs};
 use shared::record::Precision;
 
 use super::benchmark::Benchmark;
@@ -82,6 +82,10 @@ pub struct EvalArgs {
     /// What generates; a named engine never falls back
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
     pub engine: Engine,
+
+    /// How the trt engine's graph writes attention
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = TrtAttention::Native)]
+    pub trt_attention: TrtAttention,
 
     /// What the CPU engine computes in
     #[arg(long, value_enum, default_value_t = Precision::F32)]

@@ -44,6 +44,7 @@ use models::processor::Processor;
 use shared::ids::PolicyVersion;
 use shared::telemetry::Telemetry;
 
+use crate::device::DeviceLoad;
 use crate::engine::{Engine, EngineSettings, Haste, Threads};
 use crate::load::ModelLoader;
 use crate::memory::{Load, MemoryPlan};
@@ -188,7 +189,21 @@ fn engine(
 ) -> Result<Engine> {
     let processor = &source.processor;
     let threads = Threads::new(args.threads, false);
-    let mut loader = ModelLoader::new(&processor.config, args.engine, threads, args.precision)?;
+    let settings = engine_settings(args, processor)?;
+    let mut loader = ModelLoader::new(
+        &processor.config,
+        args.engine,
+        threads,
+        args.precision,
+        &DeviceLoad {
+            folder: DeviceLoad::users_folder(),
+            attention: args.trt_attention,
+            rows: args.rows,
+            longest: [args.max_prompt_tokens, args.max_response_tokens],
+            kv_cache_mib: args.kv_cache_mib,
+            sampling: settings.sampling.clone(),
+        },
+    )?;
     if loader.is_on_cpu() {
         check_memory(args, num_questions, &processor.config)?;
     }
@@ -198,13 +213,9 @@ fn engine(
         &telemetry.progress(None),
         stop,
     )?;
-    let model = loader.load(weights.path(), Haste::Now)?;
+    let ready = loader.load(weights.path(), Haste::Now)?;
     drop(weights); // mapped by now: a copy leaves nothing behind, however this ends
-    Ok(Engine::new(
-        engine_settings(args, processor)?,
-        model,
-        PolicyVersion::default(),
-    )?)
+    Ok(Engine::new(settings, ready, PolicyVersion::default())?)
 }
 
 fn engine_settings(args: &EvalArgs, processor: &Processor) -> Result<EngineSettings> {

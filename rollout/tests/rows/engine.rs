@@ -1,11 +1,11 @@
 //! The engine's loop over rows.
 
-use models::graph::{Elements, Operators};
-use rollout::engine::{Engine, EngineSettings, HeadSettings, Provider, RowModel, RowSettings};
+use models::graph::Elements;
+use rollout::engine::{Engine, EngineSettings, Haste, HeadSettings, RowLoader, RowSettings};
 use shared::ids::PolicyVersion;
 
 use crate::fixture_model::{Model, finish};
-use crate::setup::{TOLERANCE, row_model, sampling, settings};
+use crate::setup::{TOLERANCE, loader, row_model, row_settings, sampling, settings};
 
 #[test]
 fn the_engines_loop_is_the_same_over_rows() {
@@ -18,7 +18,8 @@ fn the_engines_loop_is_the_same_over_rows() {
     let expected = finish(&mut engine);
     for num_rows in [1, 3, 16] {
         let device = row_model(&model, &model.weights, num_rows, 64, &sampling);
-        let mut engine = Engine::on_device(settings(&model, &sampling), device, PolicyVersion(3));
+        let mut engine =
+            Engine::new(settings(&model, &sampling), device, PolicyVersion(3)).unwrap();
         for job in model.jobs(4) {
             engine.submit(job).unwrap();
         }
@@ -48,10 +49,18 @@ fn the_engines_loop_is_the_same_over_rows() {
             }
         }
         assert!(engine.is_idle() && engine.has_room());
-        engine
-            .replace_weights(&model.weights, PolicyVersion(4))
-            .unwrap();
+        let loader = loader(&model, row_settings(num_rows), &sampling);
+        let same = loader.stage(&model.weights).unwrap();
+        engine.set_weights(same, PolicyVersion(4)).unwrap();
         assert_eq!(engine.version(), PolicyVersion(4));
+        // Neither engine takes what is made for the other, and both go on.
+        let other = model.loader.load(&model.weights, Haste::Now).unwrap();
+        let refused = engine.set_weights(other, PolicyVersion(5)).unwrap_err();
+        assert!(refused.to_string().contains("another engine"), "{refused}");
+        assert_eq!(engine.version(), PolicyVersion(4));
+        let mut on_cpu = model.engine(settings(&model, &sampling));
+        let staged = loader.stage(&model.weights).unwrap();
+        assert!(on_cpu.set_weights(staged, PolicyVersion(5)).is_err());
     }
 }
 
@@ -60,16 +69,7 @@ fn a_layout_in_which_nothing_could_run_is_refused() {
     let model = Model::load();
     let config = &model.processor.config;
     let sampling = sampling(&model, 1.0);
-    let good = RowSettings {
-        provider: Provider::Cpu(1),
-        elements: Elements::F32,
-        operators: Operators::Native,
-        rows: 4,
-        decoded_rows: 2,
-        slots: 64,
-        candidates: 4,
-        max_wanted: 16,
-    };
+    let good = row_settings(2);
     let few = RowSettings {
         rows: 3,
         ..good.clone()
@@ -80,7 +80,7 @@ fn a_layout_in_which_nothing_could_run_is_refused() {
     };
     for (settings, reason) in [(few, "2 responses need 4 rows"), (half, "use f32")] {
         let head = HeadSettings::new(&sampling, config.text.vocab_size);
-        let refused = RowModel::load(config, &model.weights, settings, head).unwrap_err();
+        let refused = RowLoader::new(config, settings, head).unwrap_err();
         assert!(refused.to_string().contains(reason), "{refused}");
     }
     // Longer than a row.
@@ -89,7 +89,7 @@ fn a_layout_in_which_nothing_could_run_is_refused() {
         max_response_tokens: 250,
         ..settings(&model, &sampling)
     };
-    let mut engine = Engine::on_device(settings, device, PolicyVersion(0));
+    let mut engine = Engine::new(settings, device, PolicyVersion(0)).unwrap();
     let refused = engine
         .submit(model.jobs(1).remove(0))
         .unwrap_err()

@@ -7,7 +7,9 @@ mod common;
 mod engine;
 #[path = "../fixture_model/mod.rs"]
 mod fixture_model;
+mod forms;
 mod generation;
+mod gpu;
 mod setup;
 mod weights;
 

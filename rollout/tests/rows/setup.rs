@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use models::graph::{Elements, Operators};
 use rollout::engine::rows::Rows;
-use rollout::engine::{EngineSettings, HeadSettings, Provider, RowModel, RowSettings};
+use rollout::engine::{
+    EngineSettings, HeadSettings, Provider, RowForm, RowLoader, RowModel, RowSettings,
+};
 use rollout::sampler::{Sampling, Scored};
 
 use crate::fixture_model::Model;
@@ -21,6 +23,26 @@ pub(crate) fn sampling(model: &Model, temperature: f32) -> Sampling {
     sampling
 }
 
+pub(crate) fn row_settings(num_rows: usize) -> RowSettings {
+    RowSettings {
+        provider: Provider::Cpu(1),
+        elements: Elements::F32,
+        form: RowForm::Trt(Operators::Native),
+        rows: num_rows + PROMPTS + 1,
+        decoded_rows: num_rows,
+        slots: 256,
+        candidates: 64,
+        max_wanted: 16,
+        max_patches: 1024,
+    }
+}
+
+pub(crate) fn loader(model: &Model, settings: RowSettings, sampling: &Sampling) -> RowLoader {
+    let config = &model.processor.config;
+    let head = HeadSettings::new(sampling, config.text.vocab_size);
+    RowLoader::new(config, settings, head).unwrap()
+}
+
 pub(crate) fn row_model(
     model: &Model,
     weights: &Path,
@@ -29,18 +51,10 @@ pub(crate) fn row_model(
     sampling: &Sampling,
 ) -> RowModel {
     let settings = RowSettings {
-        provider: Provider::Cpu(1),
-        elements: Elements::F32,
-        operators: Operators::Native,
-        rows: num_rows + PROMPTS + 1,
-        decoded_rows: num_rows,
-        slots: 256,
         candidates,
-        max_wanted: 16,
+        ..row_settings(num_rows)
     };
-    let vocab_size = model.processor.config.text.vocab_size;
-    let head = HeadSettings::new(sampling, vocab_size);
-    RowModel::load(&model.processor.config, weights, settings, head).unwrap()
+    loader(model, settings, sampling).load(weights).unwrap()
 }
 
 pub(crate) fn rows(

@@ -5,7 +5,9 @@ use shared::ids::PolicyVersion;
 
 use crate::fixture_model::{Model, finish};
 use crate::generation::greedily;
-use crate::setup::{assert_close, changed_weights, ids, rows, sampling, settings};
+use crate::setup::{
+    assert_close, changed_weights, ids, loader, row_settings, rows, sampling, settings,
+};
 
 #[test]
 fn weights_replaced_in_place_are_those_of_a_fresh_start() {
@@ -15,7 +17,9 @@ fn weights_replaced_in_place_are_those_of_a_fresh_start() {
     let other = changed_weights(&model.weights, folder.path());
     let mut rows = rows(&model, &model.weights, 3, 64, &sampling);
     let before = greedily(&mut rows, &model, 1, &sampling);
-    rows.model_mut().replace_weights(&other).unwrap();
+    let loader = loader(&model, row_settings(3), &sampling);
+    let mut staged = loader.stage(&other).unwrap();
+    rows.model_mut().replace_weights(&mut staged).unwrap();
     let after = greedily(&mut rows, &model, 1, &sampling);
     let mut fresh = crate::setup::rows(&model, &other, 3, 64, &sampling);
     let fresh = greedily(&mut fresh, &model, 1, &sampling);
@@ -42,11 +46,7 @@ fn weights_replaced_in_place_are_those_of_a_fresh_start() {
     std::fs::create_dir(&wrong).unwrap();
     let wrong = wrong.join("model.safetensors");
     std::fs::write(&wrong, b"no weights").unwrap();
-    let error = rows
-        .model_mut()
-        .replace_weights(&wrong)
-        .unwrap_err()
-        .to_string();
+    let error = loader.stage(&wrong).unwrap_err().to_string();
     assert!(
         error.contains("model.safetensors") && !error.contains('\n'),
         "{error}"

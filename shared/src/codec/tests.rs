@@ -66,7 +66,8 @@ fn record() -> impl Strategy<Value = GroupRecord> {
         prop_oneof![
             Just(Precision::F32),
             Just(Precision::Int8),
-            Just(Precision::Int8Head)
+            Just(Precision::Int8Head),
+            Just(Precision::Bf16)
         ],
         (prop::option::of(reward()), vec(response(), 0..4)),
     )

@@ -54,7 +54,7 @@ pub use names::Names;
 pub use nearest::{distance, nearest};
 pub use objective_args::ObjectiveArgs;
 pub use resolve::Resolved;
-pub use rollout_args::{Blank, Engine, Entropy, NewWeights, RolloutArgs};
+pub use rollout_args::{Blank, Engine, Entropy, NewWeights, RolloutArgs, TrtAttention};
 pub use run_args::RunArgs;
 pub use save::{FILE_NAME, save};
 pub use token_args::TokenArgs;

@@ -35,6 +35,10 @@ pub struct RolloutArgs {
     #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Engine")]
     pub precision: Precision,
 
+    /// How the trt engine's graph writes attention; decomposed is for TensorRT builds that refuse the other
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = TrtAttention::Native, help_heading = "Engine")]
+    pub trt_attention: TrtAttention,
+
     /// Most memory for keys and values in MiB; a response waits until there is room for all it may come to say
     /// [default: what the rows can need, at most half of the free memory]
     #[arg(long, value_name = "MIB", value_parser = at_least(1), help_heading = "Engine")]
@@ -154,10 +158,20 @@ pub enum Engine {
     Auto,
     /// ONNX Runtime on the processor, f32
     Cpu,
-    /// ONNX Runtime's CUDA provider
+    /// ONNX Runtime's CUDA provider, bf16; not yet run on a GPU
     Cuda,
-    /// ONNX Runtime's TensorRT provider
+    /// ONNX Runtime's TensorRT provider, bf16; not yet run on a GPU
     Trt,
+}
+
+/// Attention in a graph for TensorRT.
+#[derive(ValueEnum, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrtAttention {
+    /// As one operator, which TensorRT has kernels for
+    Native,
+    /// As products and a softmax
+    Decomposed,
 }
 
 /// What becomes of groups under way when new weights come.

@@ -1,4 +1,4 @@
-//! Which provider took a graph: TensorRT must have all of it, in one piece.
+//! Which provider took a graph: TensorRT must have all of it, in one piece, CUDA all but sums over shapes.
 #![allow(
     unsafe_code,
     reason = "`ort` does not wrap what ONNX Runtime says of its partitions"
@@ -18,8 +18,20 @@ const CONTEXT: &str = "asking which provider runs the graph";
 /// The session option without which ONNX Runtime does not remember.
 pub(super) const RECORD: &str = "session.record_ep_graph_assignment_info";
 
-/// What TensorRT's provider calls itself.
+/// What the providers call themselves.
 const TENSORRT: &str = "TensorrtExecutionProvider";
+const CUDA: &str = "CUDAExecutionProvider";
+
+/// Operators of a few numbers that say how large a tensor is: ONNX Runtime leaves them to the CPU on purpose.
+const OF_SHAPES: [&str; 7] = [
+    "Shape",
+    "Concat",
+    "Gather",
+    "Slice",
+    "Squeeze",
+    "Unsqueeze",
+    "Cast",
+];
 
 /// Neighbouring nodes that one provider runs as one.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,29 +45,40 @@ struct Part {
 pub(super) fn check_is_one_engine(session: &Session, what: &'static str) -> Result<()> {
     match complaint(&parts(session)?) {
         None => Ok(()),
-        Some(found) => Err(Error::Fragmented { what, found }),
+        Some(found) => Err(Error::Fragmented {
+            engine: "trt",
+            what,
+            found: format!("{found}, where it must be one engine"),
+            remedy: "TensorRT 10.15 and 10.16 have all the operators: try --trt-attention decomposed, or another --engine",
+        }),
     }
+}
+
+/// Checks that CUDA runs all of `what`, which was opened with [`RECORD`], that is more than a shape.
+pub(super) fn check_is_on_cuda(session: &Session, what: &'static str) -> Result<()> {
+    let left = left_by(CUDA, &parts(session)?, &OF_SHAPES);
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Fragmented {
+        engine: "cuda",
+        what,
+        found: format!("CUDA leaves {}", left.join(", ")),
+        remedy: "ONNX Runtime 1.31 for GPUs has all the operators; or use another --engine",
+    })
 }
 
 /// What is wrong with these parts, if anything.
 fn complaint(parts: &[Part]) -> Option<String> {
-    let (ours, others): (Vec<&Part>, Vec<&Part>) =
-        parts.iter().partition(|part| part.provider == TENSORRT);
-    if ours.len() == 1 && others.is_empty() {
+    let num_ours = parts
+        .iter()
+        .filter(|part| part.provider == TENSORRT)
+        .count();
+    if num_ours == 1 && parts.len() == 1 {
         return None;
     }
-    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for part in &others {
-        let short = part.provider.trim_end_matches("ExecutionProvider");
-        for operator in &part.operators {
-            *counts.entry((operator, short)).or_default() += 1;
-        }
-    }
-    let left: Vec<String> = counts
-        .iter()
-        .map(|((operator, provider), count)| format!("{count} {operator} to {provider}"))
-        .collect();
-    let parts = match ours.len() {
+    let left = left_by(TENSORRT, parts, &[]);
+    let parts = match num_ours {
         0 => "none of it".to_owned(),
         1 => "one part".to_owned(),
         count => format!("{count} parts"),
@@ -66,6 +89,24 @@ fn complaint(parts: &[Part]) -> Option<String> {
         format!(" and leaves {}", left.join(", "))
     };
     Some(format!("TensorRT takes {parts}{left}"))
+}
+
+/// What `provider` does not run, the operators that do not count left out: `2 Attention to CUDA`.
+fn left_by(provider: &str, parts: &[Part], uncounted: &[&str]) -> Vec<String> {
+    let others = parts.iter().filter(|part| part.provider != provider);
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for part in others {
+        let short = part.provider.trim_end_matches("ExecutionProvider");
+        for operator in &part.operators {
+            if !uncounted.contains(&operator.as_str()) {
+                *counts.entry((operator, short)).or_default() += 1;
+            }
+        }
+    }
+    counts
+        .iter()
+        .map(|((operator, provider), count)| format!("{count} {operator} to {provider}"))
+        .collect()
 }
 
 /// The parts of a session's graph.
@@ -87,9 +128,8 @@ fn part(subgraph: *const sys::OrtEpAssignedSubgraph) -> Result<Part> {
     done(unsafe { (api().EpAssignedSubgraph_GetEpName)(subgraph, &raw mut provider) })?;
     let (mut nodes, mut count) = (std::ptr::null(), 0);
     // SAFETY: as above.
-    let status = unsafe {
-        (api().EpAssignedSubgraph_GetNodes)(subgraph, &raw mut nodes, &raw mut count)
-    };
+    let status =
+        unsafe { (api().EpAssignedSubgraph_GetNodes)(subgraph, &raw mut nodes, &raw mut count) };
     done(status)?;
     // SAFETY: so many pointers, which ONNX Runtime has just written.
     let nodes = unsafe { slice(nodes, count) };
@@ -129,7 +169,9 @@ unsafe fn text(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: as the caller promises.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]
@@ -154,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_tensorrt_leaves_is_named_and_counted() {
-        let cuda = "CUDAExecutionProvider";
+        let cuda = CUDA;
         let parts = [
             part(TENSORRT, &["Gemm"]),
             part(cuda, &["Attention"]),
@@ -173,6 +215,15 @@ mod tests {
         assert_eq!(complaint(&[]).unwrap(), "TensorRT takes none of it");
     }
 
+    #[test]
+    fn cuda_may_leave_shapes_to_the_cpu() {
+        let cpu = "CPUExecutionProvider";
+        let parts = [part(CUDA, &["Gemm"]), part(cpu, &["Shape", "Concat"])];
+        assert!(left_by(CUDA, &parts, &OF_SHAPES).is_empty());
+        let parts = [part(CUDA, &["Gemm"]), part(cpu, &["Concat", "TopK"])];
+        assert_eq!(left_by(CUDA, &parts, &OF_SHAPES), ["1 TopK to CPU"]);
+    }
+
     /// On the CPU: as far as the real library goes.
     #[test]
     fn a_graph_that_tensorrt_did_not_take_is_refused() {
@@ -186,9 +237,16 @@ mod tests {
         let session = builder.commit_from_memory(&graph.into_bytes()).unwrap();
         let expected = part("CPUExecutionProvider", &["Add"]);
         assert_eq!(parts(&session).unwrap(), [expected]);
-        let error = check_is_one_engine(&session, "the decoder").unwrap_err();
+        let error = check_is_on_cuda(&session, "decode")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("CUDA leaves 1 Add to CPU"), "{error}");
+        let error = check_is_one_engine(&session, "decode").unwrap_err();
         let error = error.to_string();
-        assert!(error.contains("none of it and leaves 1 Add to CPU"), "{error}");
+        assert!(
+            error.contains("none of it and leaves 1 Add to CPU"),
+            "{error}"
+        );
         assert!(error.contains("--trt-attention"), "{error}");
     }
 }

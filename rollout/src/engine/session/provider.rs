@@ -1,23 +1,27 @@
 //! Sessions whose weights are inputs, on an execution provider.
 
-use std::path::PathBuf;
-
-use models::graph::Elements;
 use ort::ep;
 use ort::session::Session;
-use ort::session::builder::SessionBuilder;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
+use super::EngineKind;
 use super::memory::Memory;
-use super::runtime::{environment, one_line, runtime};
+use super::owner::{self, check_is_on_cuda, check_is_one_engine};
+use super::runtime::{environment, runtime, unavailable};
+use super::tensorrt::{EngineFiles, TensorRt};
 use crate::error::{Error, Result};
+
+const OPTIONS: &str = "making session options";
 
 /// What runs a graph of standard operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provider {
     /// The CPU, with so many threads: for tests, f32 only.
     Cpu(usize),
-    /// TensorRT, with the CUDA provider behind it. Engines are kept in this folder, which makes the second start quick.
-    TensorRt(PathBuf),
+    /// ONNX Runtime's CUDA provider.
+    Cuda,
+    /// TensorRT, with the CUDA provider behind it for its memory.
+    TensorRt(TensorRt),
 }
 
 /// Least, usual and most of a dimension.
@@ -27,38 +31,49 @@ pub(super) type Span = [usize; 3];
 pub(super) type Profile = Vec<(String, Vec<Span>)>;
 
 impl Provider {
-    /// A session of `graph`.
+    /// A session of `graph`; `name` is that of its part in messages.
     pub(super) fn open(
         &self,
+        name: &'static str,
         graph: &[u8],
-        elements: Elements,
         profile: &Profile,
     ) -> Result<Session> {
-        let builder =
-            Session::builder(environment()?).map_err(runtime("making session options"))?;
-        let builder = builder
-            // Every pass has its own shapes: remembered memory plans would only pile up.
-            .with_memory_pattern(false)
-            .map_err(runtime("making session options"))?;
-        let mut builder = match self {
-            Self::Cpu(threads) => builder
-                .with_intra_threads(*threads)
-                .map_err(runtime("making session options"))?,
-            Self::TensorRt(folder) => {
-                let tensorrt = tensorrt(folder, elements, profile);
-                self.with_tensorrt(builder, tensorrt)?
+        match self {
+            Self::Cpu(threads) => {
+                let mut builder = builder()?
+                    .with_intra_threads(*threads)
+                    .map_err(runtime(OPTIONS))?;
+                commit(&mut builder, graph)
             }
-        };
-        builder
-            .commit_from_memory(graph)
-            .map_err(runtime("opening the graph"))
+            Self::Cuda => {
+                let session = commit(&mut with_cuda()?, graph)?;
+                check_is_on_cuda(&session, name)?;
+                Ok(session)
+            }
+            Self::TensorRt(trt) => {
+                let files = trt.files(graph, profile);
+                files.create()?;
+                if !files.is_built() {
+                    tracing::info!(
+                        "TensorRT builds the {name} engine, once: minutes for a large model"
+                    );
+                }
+                let open = || commit(&mut with_tensorrt(trt, &files, profile)?, graph);
+                let session = match open() {
+                    Err(Error::Runtime { message, .. }) if files.remove_stale(&message) => open()?,
+                    opened => opened?,
+                };
+                check_is_one_engine(&session, name)?;
+                Ok(session)
+            }
+        }
     }
 
     /// Where the sessions' weights and caches lie.
     pub(super) fn memory(&self, session: &Session) -> Result<Memory> {
         match self {
             Self::Cpu(_) => Ok(Memory::host()),
-            Self::TensorRt(_) => Memory::cuda(session),
+            Self::Cuda | Self::TensorRt(_) => Memory::cuda(session),
         }
     }
 
@@ -66,63 +81,49 @@ impl Provider {
     pub(super) fn has_profiles(&self) -> bool {
         matches!(self, Self::TensorRt(_))
     }
-
-    fn with_tensorrt(
-        &self,
-        builder: SessionBuilder,
-        tensorrt: ep::TensorRT,
-    ) -> Result<SessionBuilder> {
-        let providers = [
-            tensorrt.build().error_on_failure(),
-            ep::CUDA::default().build().error_on_failure(),
-        ];
-        builder
-            .with_execution_providers(providers)
-            .and_then(SessionBuilder::with_disable_cpu_fallback)
-            .map_err(|error| Error::Provider {
-                engine: "trt",
-                library: "libonnxruntime_providers_tensorrt.so",
-                cause: one_line(error.message()),
-                remedy: super::runtime::remedy(super::EngineKind::Trt),
-            })
-    }
 }
 
-fn tensorrt(folder: &std::path::Path, elements: Elements, profile: &Profile) -> ep::TensorRT {
-    let folder = folder.to_string_lossy();
-    let [least, usual, most] = [0, 1, 2].map(|which| shapes(profile, which));
-    ep::TensorRT::default()
-        // Weights are inputs: an engine is right for all of them.
-        .with_engine_cache(true)
-        .with_engine_cache_path(&folder)
-        .with_timing_cache(true)
-        .with_timing_cache_path(&folder)
-        .with_bf16(elements == Elements::Bf16)
-        .with_profile_min_shapes(least)
-        .with_profile_opt_shapes(usual)
-        .with_profile_max_shapes(most)
+fn builder() -> Result<SessionBuilder> {
+    let builder = Session::builder(environment()?).map_err(runtime(OPTIONS))?;
+    // Every pass has its own shapes: remembered memory plans would only pile up.
+    builder.with_memory_pattern(false).map_err(runtime(OPTIONS))
 }
 
-/// `input:1x2,other:3`, of the least, usual or most.
-fn shapes(profile: &Profile, which: usize) -> String {
-    let shape = |(name, dims): &(String, Vec<Span>)| {
-        let dims: Vec<String> = dims.iter().map(|span| span[which].to_string()).collect();
-        format!("{name}:{}", dims.join("x"))
-    };
-    profile.iter().map(shape).collect::<Vec<_>>().join(",")
+fn with_cuda() -> Result<SessionBuilder> {
+    recording()?
+        .with_execution_providers([cuda().build().error_on_failure()])
+        .map_err(|error| unavailable(EngineKind::Cuda, &error))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Options under which ONNX Runtime remembers which provider it gives what.
+fn recording() -> Result<SessionBuilder> {
+    builder()?
+        .with_config_entry(owner::RECORD, "1")
+        .map_err(runtime(OPTIONS))
+}
 
-    #[test]
-    fn shapes_are_written_as_tensorrt_reads_them() {
-        let profile = vec![
-            ("input_ids".to_owned(), vec![[1, 2, 3], [4, 5, 6]]),
-            ("chosen".to_owned(), vec![[7, 8, 9]]),
-        ];
-        assert_eq!(shapes(&profile, 0), "input_ids:1x4,chosen:7");
-        assert_eq!(shapes(&profile, 2), "input_ids:3x6,chosen:9");
-    }
+/// Weights and caches are large, and made once: memory is taken as it is asked for.
+fn cuda() -> ep::CUDA {
+    ep::CUDA::default().with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+}
+
+fn with_tensorrt(trt: &TensorRt, files: &EngineFiles, profile: &Profile) -> Result<SessionBuilder> {
+    let builder = recording()?
+        // TensorRT shall see the graph as it was written: it optimises by itself.
+        .with_optimization_level(GraphOptimizationLevel::Disable)
+        .map_err(runtime(OPTIONS))?;
+    let providers = [
+        trt.provider(files, profile).build().error_on_failure(),
+        cuda().build().error_on_failure(),
+    ];
+    builder
+        .with_execution_providers(providers)
+        .and_then(SessionBuilder::with_disable_cpu_fallback)
+        .map_err(|error| unavailable(EngineKind::Trt, &error))
+}
+
+fn commit(builder: &mut SessionBuilder, graph: &[u8]) -> Result<Session> {
+    builder
+        .commit_from_memory(graph)
+        .map_err(runtime("opening the graph"))
 }

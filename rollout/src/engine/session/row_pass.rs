@@ -31,6 +31,14 @@ pub struct RowPass {
 }
 
 impl RowPass {
+    /// The slot of each row's last token: i32 `[B]`.
+    pub(super) fn last_slots(&self) -> Vec<i32> {
+        let width = (self.token_slots.len() / self.rows.len().max(1)).max(1);
+        let rows = self.token_slots.chunks_exact(width);
+        let last = |slots: &[i64]| slots.last().map_or(0, |&slot| to_i32(slot));
+        rows.map(last).collect()
+    }
+
     /// Checks everything that the graph relies on.
     pub(super) fn check(
         &self,
@@ -90,4 +98,9 @@ impl RowPass {
         }
         Ok(())
     }
+}
+
+/// Slots of a row are far fewer.
+fn to_i32(slot: i64) -> i32 {
+    i32::try_from(slot).unwrap_or(i32::MAX)
 }

@@ -3,11 +3,20 @@
 //! `// B rows, S new tokens of each, M slots, R rows of logits`
 
 use models::config::ModelConfig;
-use models::graph::{Elements, Operators};
+use models::graph::{Cuda, CudaCache, Elements, Form, Operators, Trt};
 
 use super::provider::{Profile, Provider};
 use super::row_heads::HeadSettings;
 use crate::error::{Error, Result};
+
+/// The graph of a [`super::RowModel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowForm {
+    /// Standard operators alone, for TensorRT.
+    Trt(Operators),
+    /// ONNX Runtime's GroupQueryAttention, for its CUDA provider.
+    Cuda,
+}
 
 /// How a [`super::RowModel`] is laid out.
 #[derive(Debug, Clone)]
@@ -16,8 +25,8 @@ pub struct RowSettings {
     pub provider: Provider,
     /// Of weights, activations and the cache.
     pub elements: Elements,
-    /// Whether TensorRT's newest operators may be used.
-    pub operators: Operators,
+    /// How attention sees the cache.
+    pub form: RowForm,
     /// Rows of the cache: those for responses, one at least for prompts, and one for what is scored.
     pub rows: usize,
     /// Rows for responses, which are the most of a pass that brings each one token; one of more tokens has one row.
@@ -28,13 +37,38 @@ pub struct RowSettings {
     pub candidates: usize,
     /// Most rows of logits of a pass with one row.
     pub max_wanted: usize,
+    /// Most patches of an image.
+    pub max_patches: usize,
 }
 
 impl RowSettings {
+    /// The form of the graphs.
+    pub(super) fn form(&self) -> Form {
+        let (elements, candidates) = (self.elements, Some(self.candidates));
+        match self.form {
+            RowForm::Trt(operators) => Form::Trt(Trt {
+                elements,
+                operators,
+                slots: self.slots,
+                candidates,
+            }),
+            RowForm::Cuda => Form::Cuda(Cuda {
+                elements,
+                cache: CudaCache::Rows,
+                candidates,
+            }),
+        }
+    }
+
     /// Refuses a layout in which nothing could run.
     pub(super) fn check(&self) -> Result<()> {
         let least = self.decoded_rows + 2;
-        let counts = [self.decoded_rows, self.slots, self.max_wanted];
+        let counts = [
+            self.decoded_rows,
+            self.slots,
+            self.max_wanted,
+            self.max_patches,
+        ];
         if counts.contains(&0) || self.rows < least {
             return Err(Error::Cache {
                 reason: format!(
@@ -43,7 +77,7 @@ impl RowSettings {
                 ),
             });
         }
-        if self.elements == Elements::Bf16 && !self.provider.has_profiles() {
+        if self.elements == Elements::Bf16 && matches!(self.provider, Provider::Cpu(_)) {
             return Err(Error::Cache {
                 reason: "the CPU computes nothing in bf16: use f32".to_owned(),
             });

@@ -6,111 +6,139 @@ use std::path::Path;
 
 use models::checkpoint::F32Layout;
 use models::config::ModelConfig;
-use models::graph::{Form, Trt};
 use models::image::Grid;
-use ort::memory::MemoryInfo;
-use ort::session::{IoBinding, Session, SessionOutputs};
-use ort::value::{PrimitiveTensorElementType, Tensor};
 
 use super::memory::{Memory, host_tensor};
+use super::provider::Profile;
 use super::row_heads::{HeadSettings, RowHeads, STATISTICS};
 use super::row_pass::RowPass;
-use super::row_settings::{RowSettings, profile};
-use super::runtime::runtime;
+use super::row_session::{RowSession, read, take};
+use super::row_settings::{RowForm, RowSettings, profile};
 use super::slots::Slots;
 use super::vision::{Vision, profile as vision_profile};
-use super::weights::Weights;
+use super::weights::{HostWeights, Weights};
 use super::{check, check_weights};
 use crate::engine::stream::PASS_TOKENS;
 use crate::error::{Error, Result};
 
-const CONTEXT: &str = "running the decoder";
+/// The graphs of one model for a device, ready to be joined with any weights of it.
+#[derive(Debug)]
+pub struct RowLoader {
+    config: ModelConfig,
+    layout: F32Layout,
+    settings: RowSettings,
+    head: HeadSettings,
+    decoder: Vec<u8>,
+    vision: Vec<u8>,
+}
 
 /// One model, whose weights are replaced in place.
 #[derive(Debug)]
 pub struct RowModel {
     config: ModelConfig,
-    layout: F32Layout,
     settings: RowSettings,
     head: HeadSettings,
     /// For passes with one token per row, and for those of one row; the same one where shapes are free.
-    decode: Session,
-    prefill: Option<Session>,
+    decode: RowSession,
+    prefill: Option<RowSession>,
     vision: Vision,
+    // After the sessions, which run over them.
     weights: Weights,
     slots: Slots,
     memory: Memory,
 }
 
-impl RowModel {
-    /// Builds the graphs, opens them and reads the weights.
+/// New weights on the host, in the numbers of the device: copied, they are in use.
+#[derive(Debug)]
+pub struct StagedWeights {
+    decoder: HostWeights,
+    vision: HostWeights,
+}
+
+impl RowLoader {
+    /// Builds the graphs.
     ///
     /// # Errors
-    /// A provider that is missing, not this model's weights, or ONNX Runtime's.
-    pub fn load(
-        config: &ModelConfig,
-        weights_file: &Path,
-        settings: RowSettings,
-        head: HeadSettings,
-    ) -> Result<Self> {
-        let layout = F32Layout::new(&models::names::tensors(config));
+    /// A layout in which nothing could run, or a model that the form does not take.
+    pub fn new(config: &ModelConfig, settings: RowSettings, head: HeadSettings) -> Result<Self> {
         settings.check()?;
-        check_weights(weights_file, &layout)?;
-        let form = Form::Trt(Trt {
-            elements: settings.elements,
-            operators: settings.operators,
-            slots: settings.slots,
-            candidates: Some(settings.candidates),
-        });
-        let (provider, elements) = (&settings.provider, settings.elements);
-        let graph = models::graph::decoder(config, &layout, form)?;
-        let open = |rows, width, wanted| {
-            let profile = profile(config, &settings, &head, [rows, width, wanted]);
-            provider.open(&graph, elements, &profile)
-        };
-        let rows = settings.decoded_rows;
-        let decode = open(rows, 1, rows)?;
-        let prefill = provider
-            .has_profiles()
-            .then(|| open(1, PASS_TOKENS, settings.max_wanted))
-            .transpose()?;
-        let memory = provider.memory(&decode)?;
-        let mut weights = Weights::new(&graph, &memory)?;
-        weights.read(&memory, weights_file)?;
-
-        let graph = models::graph::vision(config, &layout, form)?;
-        let session = provider.open(&graph, elements, &vision_profile(&config.vision))?;
-        let mut vision = Vision::with_weights(session, Weights::new(&graph, &memory)?);
-        vision.read_weights(&memory, weights_file)?;
-        let slots = Slots::new(
-            &memory,
-            &config.text,
-            elements,
-            settings.rows,
-            settings.slots,
-        )?;
+        let layout = F32Layout::new(&models::names::tensors(config));
+        let form = settings.form();
         Ok(Self {
+            decoder: models::graph::decoder(config, &layout, form)?,
+            vision: models::graph::vision(config, &layout, form)?,
             config: config.clone(),
             layout,
-            head,
-            decode,
-            prefill,
-            vision,
-            weights,
-            slots,
-            memory,
             settings,
+            head,
         })
     }
 
-    /// Replaces the weights in place; what is cached stays. After an error the model is of no further use.
+    /// Opens the graphs and reads the weights file, which is in the published layout.
     ///
     /// # Errors
-    /// Not this model's weights, which changes nothing, or a file that cannot be read.
-    pub fn replace_weights(&mut self, weights_file: &Path) -> Result<()> {
+    /// Not this model's weights, a graph that the provider does not take whole, or ONNX Runtime's.
+    pub fn load(&self, weights_file: &Path) -> Result<RowModel> {
         check_weights(weights_file, &self.layout)?;
-        self.weights.read(&self.memory, weights_file)?;
-        self.vision.read_weights(&self.memory, weights_file)
+        let (settings, provider) = (&self.settings, &self.settings.provider);
+        let open = |name, graph, profile: &Profile| provider.open(name, graph, profile);
+        let profile = |shape| profile(&self.config, settings, &self.head, shape);
+        let rows = settings.decoded_rows;
+        let decode = open("decode", &self.decoder, &profile([rows, 1, rows]))?;
+        let prefill = provider
+            .has_profiles()
+            .then(|| {
+                let profile = profile([1, PASS_TOKENS, settings.max_wanted]);
+                open("prefill", &self.decoder, &profile)
+            })
+            .transpose()?;
+        let of_images = vision_profile(&self.config.vision, settings.max_patches);
+        let vision = open("vision", &self.vision, &of_images)?;
+
+        let memory = provider.memory(&decode)?;
+        let mut weights = Weights::new(&self.decoder, &memory)?;
+        weights.read(&memory, weights_file)?;
+        let mut vision_weights = Weights::new(&self.vision, &memory)?;
+        vision_weights.read(&memory, weights_file)?;
+        let opened = |session| RowSession::new(session, &weights);
+        Ok(RowModel {
+            decode: opened(decode)?,
+            prefill: prefill.map(opened).transpose()?,
+            vision: Vision::with_weights(vision, vision_weights),
+            slots: Slots::new(&memory, &self.config.text, settings)?,
+            config: self.config.clone(),
+            settings: settings.clone(),
+            head: self.head.clone(),
+            weights,
+            memory,
+        })
+    }
+
+    /// Makes new weights ready on the host: a model that is in use goes on meanwhile.
+    ///
+    /// # Errors
+    /// Not this model's weights, or a file that cannot be read.
+    pub fn stage(&self, weights_file: &Path) -> Result<StagedWeights> {
+        check_weights(weights_file, &self.layout)?;
+        Ok(StagedWeights {
+            decoder: HostWeights::read(&self.decoder, weights_file)?,
+            vision: HostWeights::read(&self.vision, weights_file)?,
+        })
+    }
+}
+
+impl RowModel {
+    /// Replaces the weights in place; what is cached stays.
+    ///
+    /// # Errors
+    /// Another model's weights, which changes nothing, or ONNX Runtime's: then the model is of no further use.
+    pub fn replace_weights(&mut self, staged: &mut StagedWeights) -> Result<()> {
+        let vision = self.vision.weights_mut().ok_or(Error::OtherEngine)?;
+        if !self.weights.takes(&staged.decoder) || !vision.takes(&staged.vision) {
+            return Err(Error::OtherEngine);
+        }
+        self.weights.replace(&self.memory, &mut staged.decoder)?;
+        vision.replace(&self.memory, &mut staged.vision)
     }
 
     /// The model's dimensions.
@@ -128,6 +156,10 @@ impl RowModel {
     /// Measures by other settings from here on; the number of banned tokens stays.
     pub fn set_head(&mut self, head: HeadSettings) {
         self.head = head;
+        self.decode.forget_head();
+        if let Some(prefill) = &mut self.prefill {
+            prefill.forget_head();
+        }
     }
 
     /// As for [`super::EngineModel::encode_images`].
@@ -159,59 +191,45 @@ impl RowModel {
             Some(prefill) if width > 1 => prefill,
             _ => &mut self.decode,
         };
-        let mut io = session.create_binding().map_err(runtime(CONTEXT))?;
-        self.weights.bind(&mut io)?;
-        bind(&mut io, "input_ids", [rows, width], pass.token_ids)?;
         let positions = pass.position_ids.concat();
-        bind(&mut io, "position_ids", [3, rows, width], positions)?;
-        bind(&mut io, "image_rows", [rows, width], pass.image_rows)?;
-        bind(&mut io, "token_slots", [rows, width], pass.token_slots)?;
-        bind(&mut io, "logit_positions", [wanted], pass.logit_positions)?;
-        bind(&mut io, "chosen", [wanted], pass.chosen)?;
+        let last_slots = pass.last_slots();
+        session.bind("input_ids", [rows, width], pass.token_ids)?;
+        session.bind("position_ids", [3, rows, width], positions)?;
+        session.bind("image_rows", [rows, width], pass.image_rows)?;
+        match self.settings.form {
+            RowForm::Trt(_) => session.bind("token_slots", [rows, width], pass.token_slots)?,
+            RowForm::Cuda => {
+                let longest = last_slots.iter().max().map_or(0, |slot| slot + 1);
+                session.bind("seqlens_k", [rows], last_slots)?;
+                session.bind("total_length", [], vec![longest])?;
+            }
+        }
+        session.bind("logit_positions", [wanted], pass.logit_positions)?;
+        session.bind("chosen", [wanted], pass.chosen)?;
         let mut embeds = pass.image_embeds;
         embeds.resize(embeds.len().max(hidden), 0.0); // one row at least
         let shape = [embeds.len() / hidden, hidden];
         let embeds = host_tensor(self.settings.elements, &shape, &embeds)?;
-        io.bind_input("image_embeds", &embeds)
-            .map_err(runtime(CONTEXT))?;
-        let head = &self.head;
-        bind(&mut io, "temperature", [1], vec![head.temperature])?;
-        bind(&mut io, "nucleus_p", [1], vec![head.nucleus_p])?;
-        let banned = head.banned_input();
-        bind(&mut io, "banned", [banned.len()], banned)?;
-        for name in STATISTICS
-            .iter()
-            .chain(&["candidate_ids", "candidate_logits"])
-        {
-            io.bind_output_to_device(*name, &MemoryInfo::default())
-                .map_err(runtime(CONTEXT))?;
-        }
-        io.bind_output_to_device("logits", self.memory.info())
-            .map_err(runtime(CONTEXT))?;
-        let lent = self.slots.bind(&self.memory, &mut io, &pass.rows)?;
-        let mut outputs = session.run_binding(&io).map_err(runtime(CONTEXT))?;
-        drop(lent);
+        session.bind_tensor("image_embeds", &embeds)?;
+        session.bind_head(&self.head)?;
+        session.bind_rows(&mut self.slots, &self.memory, &pass.rows)?;
+        let mut outputs = session.run(&self.memory)?;
 
         let mut statistics: [Vec<f32>; STATISTICS.len()] = Default::default();
         for (values, name) in statistics.iter_mut().zip(STATISTICS) {
             *values = read::<f32>(&outputs, name)?;
             check("statistics of the head", wanted, values.len())?;
         }
-        if head.banned.is_empty() {
+        if self.head.banned.is_empty() {
             statistics[3].fill(0.0);
         }
-        let logits = outputs
-            .remove("logits")
-            .ok_or_else(|| missing("logits"))?
-            .downcast()
-            .map_err(runtime(CONTEXT))?;
         let ids = read::<i32>(&outputs, "candidate_ids")?;
         Ok(RowHeads {
             statistics,
             candidates: ids.len() / wanted,
             ids,
             logits: read(&outputs, "candidate_logits")?,
-            rows: logits,
+            rows: take(&mut outputs, "logits")?,
         })
     }
 
@@ -224,31 +242,56 @@ impl RowModel {
     }
 }
 
-fn bind<T, const RANK: usize>(
-    io: &mut IoBinding,
-    name: &str,
-    shape: [usize; RANK],
-    values: Vec<T>,
-) -> Result<()>
-where
-    T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
-{
-    let tensor = Tensor::from_array((shape, values)).map_err(runtime(CONTEXT))?;
-    io.bind_input(name, &tensor).map_err(runtime(CONTEXT))
-}
+#[cfg(test)]
+mod tests {
+    use models::graph::{Elements, Operators};
 
-fn read<T: PrimitiveTensorElementType + Clone>(
-    outputs: &SessionOutputs<'_>,
-    name: &str,
-) -> Result<Vec<T>> {
-    let output = outputs.get(name).ok_or_else(|| missing(name))?;
-    let (_, values) = output.try_extract_tensor::<T>().map_err(runtime(CONTEXT))?;
-    Ok(values.to_vec())
-}
+    use super::*;
+    use crate::engine::session::Provider;
 
-fn missing(output: &str) -> Error {
-    Error::Runtime {
-        context: CONTEXT,
-        message: format!("the graph has no output `{output}`"),
+    /// TensorRT's provider refuses shapes that leave out an input without a fixed one. Weights, which have, need none.
+    #[test]
+    fn every_input_without_a_fixed_shape_has_its_spans() {
+        let model = ::tests::Fixtures::open().unwrap().model();
+        let config = ModelConfig::from_dir(&model).unwrap();
+        let settings = RowSettings {
+            provider: Provider::Cpu(1),
+            elements: Elements::F32,
+            form: RowForm::Trt(Operators::Native),
+            rows: 6,
+            decoded_rows: 3,
+            slots: 64,
+            candidates: 4,
+            max_wanted: 16,
+            max_patches: 256,
+        };
+        let head = HeadSettings {
+            temperature: 1.0,
+            nucleus_p: 0.95,
+            banned: vec![3, 5],
+        };
+        let loader = RowLoader::new(&config, settings, head).unwrap();
+        let of_decoder = profile(&config, &loader.settings, &loader.head, [3, 1, 3]);
+        let of_vision = vision_profile(&config.vision, loader.settings.max_patches);
+        for (graph, profile) in [(&loader.decoder, of_decoder), (&loader.vision, of_vision)] {
+            let session = loader.settings.provider.open("test", graph, &profile);
+            let session = session.unwrap();
+            let mut num_named = 0;
+            for input in session.inputs() {
+                let shape = input.dtype().tensor_shape().unwrap();
+                let named = profile.iter().find(|(name, _)| name == input.name());
+                let Some((name, spans)) = named else {
+                    assert!(shape.iter().all(|&dim| dim >= 0), "{}", input.name());
+                    continue;
+                };
+                num_named += 1;
+                assert_eq!(spans.len(), shape.len(), "{name}");
+                for (span, &dim) in spans.iter().zip(shape.iter()) {
+                    let is_fixed = usize::try_from(dim).is_ok_and(|dim| *span == [dim; 3]);
+                    assert!(dim < 0 || is_fixed, "{name}: {span:?} of {dim}");
+                }
+            }
+            assert_eq!(num_named, profile.len(), "a name that is no input");
+        }
     }
 }

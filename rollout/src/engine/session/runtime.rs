@@ -138,32 +138,34 @@ pub fn probe(kind: EngineKind) -> Result<()> {
 }
 
 fn with_provider(builder: SessionBuilder, kind: EngineKind) -> Result<SessionBuilder> {
-    let (engine, library, provider): (_, _, ExecutionProviderDispatch) = match kind {
+    let provider: ExecutionProviderDispatch = match kind {
         EngineKind::Cpu => return Ok(builder),
-        EngineKind::Cuda => (
-            "cuda",
-            "libonnxruntime_providers_cuda.so",
-            ort::ep::CUDA::default().build(),
-        ),
-        EngineKind::Trt => (
-            "trt",
-            "libonnxruntime_providers_tensorrt.so",
-            ort::ep::TensorRT::default().build(),
-        ),
+        EngineKind::Cuda => ort::ep::CUDA::default().build(),
+        EngineKind::Trt => ort::ep::TensorRT::default().build(),
     };
     builder
         .with_execution_providers([provider.error_on_failure()])
         // An operator that the device cannot run is an error, never a quiet detour over the CPU.
         .and_then(SessionBuilder::with_disable_cpu_fallback)
-        .map_err(|error| Error::Provider {
-            engine,
-            library,
-            cause: one_line(error.message()),
-            remedy: remedy(kind),
-        })
+        .map_err(|error| unavailable(kind, &error))
 }
 
-pub(super) fn remedy(kind: EngineKind) -> String {
+/// An engine whose provider does not load.
+pub(super) fn unavailable<R>(kind: EngineKind, error: &ort::Error<R>) -> Error {
+    let (engine, library) = match kind {
+        EngineKind::Cpu => ("cpu", "libonnxruntime.so"),
+        EngineKind::Cuda => ("cuda", "libonnxruntime_providers_cuda.so"),
+        EngineKind::Trt => ("trt", "libonnxruntime_providers_tensorrt.so"),
+    };
+    Error::Provider {
+        engine,
+        library,
+        cause: one_line(error.message()),
+        remedy: remedy(kind),
+    }
+}
+
+fn remedy(kind: EngineKind) -> String {
     let tensorrt = if kind == EngineKind::Trt {
         " --tensorrt"
     } else {

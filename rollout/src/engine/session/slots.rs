@@ -5,11 +5,11 @@
 use std::ops::Range;
 
 use models::config::TextConfig;
-use models::graph::Elements;
 use ort::session::IoBinding;
 use ort::value::DynTensor;
 
-use super::memory::{Memory, View};
+use super::memory::Memory;
+use super::row_settings::RowSettings;
 use super::runtime::runtime;
 use crate::error::Result;
 
@@ -23,14 +23,9 @@ pub(super) struct Slots {
 
 impl Slots {
     /// Rows of zeros: a share of 0 does not hide what is not finite.
-    pub(super) fn new(
-        memory: &Memory,
-        text: &TextConfig,
-        elements: Elements,
-        num_rows: usize,
-        num_slots: usize,
-    ) -> Result<Self> {
-        let shape = |rows| [rows, text.num_kv_heads, num_slots, text.head_dim];
+    pub(super) fn new(memory: &Memory, text: &TextConfig, settings: &RowSettings) -> Result<Self> {
+        let (elements, num_rows) = (settings.elements, settings.rows);
+        let shape = |rows| [rows, text.num_kv_heads, settings.slots, text.head_dim];
         let row = shape(1);
         let mut zeros = memory.tensor(elements, &row)?;
         memory.write(&mut zeros, elements, &vec![0.0; row.iter().product()])?;
@@ -46,14 +41,13 @@ impl Slots {
         Ok(Self { tensors })
     }
 
-    /// Lends rows to a run, as its past and its present.
-    pub(super) fn bind<'a>(
-        &'a mut self,
+    /// Makes rows the past and the present of later runs, which this must outlive.
+    pub(super) fn bind(
+        &mut self,
         memory: &Memory,
         io: &mut IoBinding,
         rows: &Range<usize>,
-    ) -> Result<Vec<View<'a>>> {
-        let mut lent = Vec::with_capacity(self.tensors.len());
+    ) -> Result<()> {
         for (index, tensor) in self.tensors.iter_mut().enumerate() {
             let kind = ["key", "value"][index % 2];
             let layer = index / 2;
@@ -62,9 +56,8 @@ impl Slots {
                 .map_err(runtime(CONTEXT))?;
             io.bind_output(format!("present_{kind}.{layer}"), &mut view.tensor)
                 .map_err(runtime(CONTEXT))?;
-            lent.push(view);
         }
-        Ok(lent)
+        Ok(())
     }
 
     /// Copies a row, all of it, to a later one.

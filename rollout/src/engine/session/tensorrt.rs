@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ort::ep;
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider as _};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::provider::Profile;
@@ -80,8 +80,14 @@ impl TensorRt {
             ("trt_engine_cache_path", text(&files.folder)),
             ("trt_timing_cache_enable", "1".to_owned()),
             ("trt_timing_cache_path", text(&files.timings)),
-            ("trt_builder_optimization_level", self.optimization_level.to_string()),
-            ("trt_cuda_graph_enable", u8::from(self.cuda_graph).to_string()),
+            (
+                "trt_builder_optimization_level",
+                self.optimization_level.to_string(),
+            ),
+            (
+                "trt_cuda_graph_enable",
+                u8::from(self.cuda_graph).to_string(),
+            ),
             ("trt_profile_min_shapes", least),
             ("trt_profile_opt_shapes", usual),
             ("trt_profile_max_shapes", most),
@@ -127,7 +133,8 @@ impl EngineFiles {
 }
 
 fn is_engine(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "engine")
+    path.extension()
+        .is_some_and(|extension| extension == "engine")
 }
 
 /// `input:1x2,other:3`, of the least, usual or most.
@@ -146,7 +153,13 @@ fn gpu(folder: &Path) -> String {
         .filter_map(|gpu| {
             let about = std::fs::read_to_string(gpu.path().join("information")).ok()?;
             let model = about.lines().find_map(|line| line.strip_prefix("Model:"))?;
-            let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+            let plain = |c: char| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_lowercase()
+                } else {
+                    '-'
+                }
+            };
             Some(model.trim().chars().map(plain).collect())
         })
         .collect();
@@ -175,7 +188,14 @@ mod tests {
         let trt = TensorRt::new(PathBuf::from("/run/tensorrt"));
         let files = trt.files_on("nvidia-h100", b"graph", &profile());
         let options = trt.options(&files, &profile());
-        let of = |key| options.iter().find(|(name, _)| *name == key).unwrap().1.as_str();
+        let of = |key| {
+            options
+                .iter()
+                .find(|(name, _)| *name == key)
+                .unwrap()
+                .1
+                .as_str()
+        };
         assert_eq!(of("trt_profile_min_shapes"), "input_ids:1x4,chosen:7");
         assert_eq!(of("trt_profile_opt_shapes"), "input_ids:2x5,chosen:8");
         assert_eq!(of("trt_profile_max_shapes"), "input_ids:3x6,chosen:9");

@@ -2,8 +2,6 @@
 //!
 //! `// P patches, N image tokens, E hidden`
 
-use std::path::Path;
-
 use models::config::VisionConfig;
 use models::image::Grid;
 use models::positions::{VisionPlan, vision_plan};
@@ -11,7 +9,7 @@ use ort::session::Session;
 
 use super::binding::Bindings;
 use super::check;
-use super::memory::{Memory, numbers};
+use super::memory::numbers;
 use super::provider::{Profile, Span};
 use super::weights::Weights;
 use crate::error::Result;
@@ -22,6 +20,8 @@ pub(super) struct Vision {
     session: Session,
     /// Those that are inputs; none where the session has them itself.
     weights: Option<Weights>,
+    /// Most images of a pass.
+    max_images: usize,
 }
 
 impl Vision {
@@ -30,23 +30,23 @@ impl Vision {
         Self {
             session,
             weights: None,
+            max_images: usize::MAX,
         }
     }
 
-    /// A session whose weights are inputs.
+    /// A session whose weights are inputs, on a device: it embeds one image at a time, as all that it may ever be given
+    /// must have room at once.
     pub(super) fn with_weights(session: Session, weights: Weights) -> Self {
         Self {
             session,
             weights: Some(weights),
+            max_images: 1,
         }
     }
 
-    /// Reads the weights that are inputs anew.
-    pub(super) fn read_weights(&mut self, memory: &Memory, path: &Path) -> Result<()> {
-        match &mut self.weights {
-            Some(weights) => weights.read(memory, path),
-            None => Ok(()),
-        }
+    /// The weights that are inputs.
+    pub(super) fn weights_mut(&mut self) -> Option<&mut Weights> {
+        self.weights.as_mut()
     }
 
     /// Embeds the patches of any number of images. `patches` are f32 `[P, C*T*p*p]`, the images one after the
@@ -64,7 +64,7 @@ impl Vision {
         let mut patches = patches;
         let mut grids = grids;
         while !grids.is_empty() {
-            let (group, later) = grids.split_at(images_of_a_pass(grids));
+            let (group, later) = grids.split_at(images_of_a_pass(grids).min(self.max_images));
             grids = later;
             let num_patches: usize = group.iter().map(Grid::num_patches).sum();
             let (now, later) = patches.split_at(num_patches * patch_dim);
@@ -139,16 +139,17 @@ fn patch_dim(config: &VisionConfig) -> usize {
     config.in_channels * config.temporal_patch_size * config.patch_size * config.patch_size
 }
 
-/// Shapes of the passes over images, where they must be known beforehand.
-pub(super) fn profile(config: &VisionConfig) -> Profile {
+/// Shapes of passes over one image of up to so many patches, where they must be known beforehand.
+pub(super) fn profile(config: &VisionConfig, max_patches: usize) -> Profile {
     let unit = config.spatial_merge_size * config.spatial_merge_size;
-    let window = (config.window_size / config.patch_size).pow(2);
+    let side = config.window_size / config.patch_size;
     let fixed = |size: usize| [size; 3];
-    let patches = [unit, PASS_PATCHES / 4, 4 * PASS_PATCHES];
+    let most = max_patches.max(unit);
+    let patches = [unit, PASS_PATCHES.min(most), most];
     let tokens = patches.map(|patches| patches / unit);
-    let windows = [1, patches[1].div_ceil(window), tokens[2]];
-    let slots = [unit, window, window];
-    let images = [1, 1, PASS_PATCHES / unit];
+    let most = most_windows(most, side, config.spatial_merge_size);
+    let windows = [1, patches[1].div_ceil(side * side).min(most), most];
+    let slots = [unit, side * side, side * side];
     let shape = |name: &str, dims: &[Span]| (name.to_owned(), dims.to_vec());
     vec![
         shape("pixel_values", &[patches, fixed(patch_dim(config))]),
@@ -157,8 +158,65 @@ pub(super) fn profile(config: &VisionConfig) -> Profile {
         shape("window_slots", &[windows, slots]),
         shape("window_mask", &[windows, slots]),
         shape("window_unslot", &[patches]),
-        shape("image_slots", &[images, patches]),
+        shape("image_slots", &[fixed(1), patches]),
         shape("image_unslot", &[patches]),
         shape("token_order", &[tokens]),
     ]
+}
+
+/// Most windows, of `side` by `side` patches, that an image of so many patches falls into: narrow ones fill theirs least. The
+/// sides of an image are multiples of `merge`.
+fn most_windows(patches: usize, side: usize, merge: usize) -> usize {
+    let heights = (merge..=patches / merge).step_by(merge);
+    let windows = heights.map(|height| {
+        let width = patches / height / merge * merge;
+        height.div_ceil(side) * width.div_ceil(side)
+    });
+    windows.max().unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use models::config::ModelConfig;
+
+    use super::*;
+
+    #[test]
+    fn every_image_fits_the_shapes_that_an_engine_is_built_for() {
+        let model = ::tests::Fixtures::open().unwrap().model();
+        let config = ModelConfig::from_dir(Path::new(&model)).unwrap().vision;
+        let merge = config.spatial_merge_size;
+        let most = 256;
+        let profile = profile(&config, most);
+        let span = |name: &str, dim: usize| {
+            let (_, dims) = profile.iter().find(|(input, _)| input == name).unwrap();
+            dims[dim]
+        };
+        for h in (merge..=most / merge).step_by(merge) {
+            for w in (merge..=most / h).step_by(merge) {
+                let plan = vision_plan(&[Grid { t: 1, h, w }], &config);
+                let windows = VisionPlan::padded(&plan.window_lengths);
+                let images = VisionPlan::padded(&plan.image_lengths);
+                for (name, dim, size) in [
+                    ("pixel_values", 0, h * w),
+                    ("window_slots", 0, plan.window_lengths.len()),
+                    ("window_slots", 1, windows.width),
+                    ("image_slots", 0, plan.image_lengths.len()),
+                    ("image_slots", 1, images.width),
+                    ("token_order", 0, plan.token_order.len()),
+                ] {
+                    let [least, _, most] = span(name, dim);
+                    assert!((least..=most).contains(&size), "{name} {dim}: {h} x {w}");
+                }
+            }
+        }
+        // The usual one is within the span.
+        for (name, dims) in &profile {
+            for [least, usual, most] in dims {
+                assert!(least <= usual && usual <= most, "{name}");
+            }
+        }
+    }
 }
