@@ -157,7 +157,7 @@ fn same_structure(prediction: &Answer, gold: &Answer, fuel: &mut Fuel) -> Result
                 items: g, joint: b, ..
             },
         ) => {
-            if !are_joined_alike((p, *a), (g, *b)) {
+            if !are_joined_alike((p, *a), (g, *b)) || names_overlap(p) {
                 return Ok(false);
             }
             // `x=3, y=5` gives the order of `3, 5`.
@@ -238,6 +238,24 @@ fn have_same_name(p: &str, g: &str) -> bool {
     p.split('=').any(|p| g.split('=').any(|g| p == g))
 }
 
+/// Whether `x=y=1` stands beside another value of x or y: as either name will do, it would fit several answers.
+fn names_overlap(items: &[Answer]) -> bool {
+    let names: Vec<&str> = items.iter().filter_map(name).collect();
+    let pairs = names.iter().enumerate().flat_map(|(index, a)| {
+        let others = names.iter().skip(index + 1);
+        others.map(move |b| (*a, *b))
+    });
+    let mut chained = pairs.filter(|(a, b)| a.contains('=') || b.contains('='));
+    chained.any(|(a, b)| have_same_name(a, b))
+}
+
+fn name(item: &Answer) -> Option<&str> {
+    match item {
+        Answer::Named { name, .. } => Some(name),
+        _ => None,
+    }
+}
+
 /// The numbers of a column vector.
 fn column(rows: &[Vec<Answer>]) -> Option<Vec<Answer>> {
     let cell = |row: &Vec<Answer>| match row.as_slice() {
@@ -298,14 +316,10 @@ fn are_joined_alike((p, a): (&[Answer], Joint), (g, b): (&[Answer], Joint)) -> b
 
 /// Whether a list says of at least two things what each is.
 fn names_differ(items: &[Answer]) -> bool {
-    let mut names = items.iter().filter_map(|item| match item {
-        Answer::Named { name, .. } => Some(name),
-        _ => None,
-    });
-    match names.next() {
-        Some(first) => names.any(|name| name != first),
-        None => false,
-    }
+    let mut names = items.iter().filter_map(name);
+    names
+        .next()
+        .is_some_and(|first| names.any(|name| name != first))
 }
 
 fn same_in_order(p: &[Answer], g: &[Answer], fuel: &mut Fuel) -> Result<bool, Stop> {

@@ -43,10 +43,13 @@ pub(super) fn same_phrase(prediction: &str, gold: &str) -> bool {
     if asked.is_empty() || said == asked {
         return !asked.is_empty();
     }
-    // `blue and red` is `red, blue`.
+    // `blue and red` is `red and blue`. With commas alone the order may be what was asked for: `yes, no`.
+    let has_order = !gold.contains(" and ") || asked.iter().any(|word| is_verdict(word));
     let sorted = |text: &str| {
         let mut items: Vec<Vec<String>> = items(text).into_iter().map(plain).collect();
-        items.sort_unstable();
+        if !has_order {
+            items.sort_unstable();
+        }
         items
     };
     let (items, asked_items) = (sorted(prediction), sorted(gold));
@@ -67,19 +70,33 @@ fn is_explained(prediction: &str, gold: &str) -> bool {
     let mut words = prediction
         .split(|c: char| !c.is_alphanumeric() && c != '\'')
         .filter(|word| !word.is_empty());
-    let is_answer = |word: &str| matches!(word, "yes" | "no" | "true" | "false");
     let denies = |word: &str| {
-        matches!(word, "not" | "wrong" | "incorrect" | "hardly") || word.ends_with("n't")
+        matches!(
+            word,
+            "not"
+                | "wrong"
+                | "incorrect"
+                | "hardly"
+                | "cannot"
+                | "never"
+                | "neither"
+                | "nor"
+                | "impossible"
+        ) || word.ends_with("n't")
     };
     let takes_back = |word: &str| {
-        is_answer(word)
+        is_verdict(word)
             || matches!(
                 word,
                 "or" | "but" | "maybe" | "perhaps" | "unless" | "if" | "except"
             )
             || gold != "no" && gold != "false" && denies(word)
     };
-    is_answer(gold) && words.next() == Some(gold) && !words.any(takes_back)
+    is_verdict(gold) && words.next() == Some(gold) && !words.any(takes_back)
+}
+
+fn is_verdict(word: &str) -> bool {
+    matches!(word, "yes" | "no" | "true" | "false")
 }
 
 /// `right-angled` is two words, `-xyz` is not `xyz`.
