@@ -20,12 +20,13 @@ const SETTINGS: OptimizerSettings = OptimizerSettings {
 const START: [f32; 3] = [1.0, -2.0, 0.5];
 
 fn parameters(names: &[&str]) -> Parameters {
-    let entry = |name: &&str| Parameter {
-        spec: TensorSpec {
+    let entry = |name: &&str| {
+        let spec = TensorSpec {
             name: (*name).to_owned(),
             shape: vec![START.len()],
-        },
-        tensor: Tensor::from_slice(&START).set_requires_grad(true),
+        };
+        let tensor = Tensor::from_slice(&START).set_requires_grad(true);
+        Parameter::new(spec, tensor)
     };
     Parameters::from_entries(names.iter().map(entry).collect())
 }
