@@ -52,13 +52,14 @@ impl Distance {
         }
     }
 
-    /// Twice what rounding the weights alone does, and of bias what so few tokens have by chance.
+    /// Twice what rounding the weights alone does, of bias what so few tokens have by chance; and a little where the weights are
+    /// such as bf16 holds.
     fn around(rounding: Self) -> Self {
         Self {
-            logprob: 2.0 * rounding.logprob,
-            bias: 0.3 * rounding.logprob,
-            gradient: 2.0 * rounding.gradient,
-            stretch: 0.5 * rounding.gradient,
+            logprob: 0.04 + 2.0 * rounding.logprob,
+            bias: 5e-3 + 0.3 * rounding.logprob,
+            gradient: 0.05 + 2.0 * rounding.gradient,
+            stretch: 0.01 + 0.5 * rounding.gradient,
         }
     }
 
