@@ -117,9 +117,12 @@ on_policy() {
   shift 4
   metrics="$folder/run/metrics.jsonl"
   rm -rf "$folder"
-  mkdir -p "$folder/run" "$out/tensorrt"
-  # TensorRT takes minutes to build an engine: those of a run that was repeated or stopped are good for the next one.
+  mkdir -p "$folder" "$out/tensorrt"
+  mkdir -m 700 "$folder/run"
+  # TensorRT takes minutes to build an engine: those of a run that was repeated or stopped are good for the next one. The
+  # programs take a folder that isn't empty for a run's by this mark (shared/src/run_dir.rs).
   ln -s "$(realpath "$out/tensorrt")" "$folder/run/tensorrt"
+  : > "$folder/run/.tor-run"
   {
     # Every token counts, and no group is left out for being all right or all wrong.
     printf '[run]\nmodel = "%s"\n\n[rollout]\nengine = "%s"\ndata = "models/geo-mini/data/train.parquet"\n' "$of" "$engine"

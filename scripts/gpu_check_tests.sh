@@ -35,7 +35,7 @@ piece_tests() {
       fi
       broken="${broken:-$reason}"
     elif [ "$status" -ne 0 ] && [ "$(counted failed "$log")" -eq 0 ]; then
-      broken="${broken:-$reason}"
+      broken="${broken:-${of#*:} ended badly after its tests, with status $status}"
     fi
     passed=$((passed + $(counted passed "$log"))) failed=$((failed + $(counted failed "$log")))
     skipped=$((skipped + $(said_skipped "$log" | wc -l)))

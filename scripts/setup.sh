@@ -233,9 +233,12 @@ own_tensorrt() {
   local stage library version name
   [ -d "$TENSORRT_LIB" ] || die "TENSORRT_LIB='$TENSORRT_LIB' is not a folder: give the lib folder of an unpacked TensorRT"
   # What is in the cache is this script's to remove, and a link to it would lead nowhere afterwards.
-  case "$(realpath "$TENSORRT_LIB")/" in
-    "$(realpath "$cache")"/*) die "TENSORRT_LIB='$TENSORRT_LIB' lies in this script's own folder $cache: unset it to keep what is there, or give a folder elsewhere" ;;
-  esac
+  for library in . libnvinfer.so.10 libnvonnxparser.so.10; do
+    case "$(realpath "$TENSORRT_LIB/$library")/" in
+      "$(realpath "$cache")"/*)
+        die "TENSORRT_LIB='$TENSORRT_LIB' is or links to this script's own folder $cache: unset it to keep what is there, or give a folder elsewhere" ;;
+    esac
+  done
   TENSORRT_LIB="$(cd "$TENSORRT_LIB" && pwd)"
   for library in libnvinfer libnvonnxparser; do
     [ -e "$TENSORRT_LIB/$library.so.10" ] ||
