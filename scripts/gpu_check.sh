@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 . scripts/gpu_report.sh
+. scripts/gpu_check_tests.sh
 
 usage() {
   cat <<'TEXT'
@@ -14,21 +15,24 @@ with every command and every figure beside its target.
 
   scripts/gpu_check.sh                 what is not done yet of all pieces; called again it goes on
   scripts/gpu_check.sh --list          the pieces
-  scripts/gpu_check.sh --piece N       one piece, by number or name, again if it was done; at most ten minutes
+  scripts/gpu_check.sh --piece N       one piece, by number or name, again if it was done; at most ten minutes (see --limit)
   scripts/gpu_check.sh --engine cpu --config tests/data/bench    proves the script itself, without a GPU
 
-  --bin DIR        use these programs (rollout, learner, models) and do not build. Tests are the programs in DIR/tests; to fill it:
-                   cargo test --release --no-run -p rollout -p learner 2>&1 | sed -n 's/.*(\(.*\))$/\1/p' | xargs cp -t DIR/tests
+  --bin DIR        use these programs (rollout, learner, models) and do not build. Tests are the newest programs rows-*, precision-*
+                   and learner_parity-* in DIR/tests, built in a checkout at this same path; to fill it: cargo test --release --no-run \
+                   -p rollout -p learner --test rows --test precision --test learner_parity 2>&1 | sed -n 's/.*(\(.*\))$/\1/p' | xargs cp -t DIR/tests
   --out DIR        where the report is, and the model                         [default: runs/gpu-check]
   --engine E       trt, cuda or cpu                                           [default: trt]
+  --trt-attention F  native or decomposed, as of rollout                      [default: its own]
   --device D       the learner's: cuda:0, cpu                                 [default: cuda:0; with --engine cpu: cpu]
   --dtype T        the learner's: bf16, f32                                   [default: bf16; on the CPU its own]
   --config C       config.json or its folder, of the model to measure         [default: the dimensions of Qwen2.5-VL-3B]
   --prompts P --group-size G --new-tokens N --image WxH --rounds R            [default: 8, 8, 256, 448x448, 3]
                    a round of both benches; the rows of the engine are P times G
   --steps N        training steps of the on-policy pieces                     [default: 3]
+  --limit S        seconds of a piece                                         [default: 570]
   --bandwidth X    of the GPU's memory in GB/s, --peak X of its bf16 products in TFLOP/s
-                   [default: the maker's figures for H200, H100, A100, L40S and RTX 4090]
+                   [default: the maker's figures for GH200, H200, H100, A100, L40S and RTX 4090]
 
 Needs scripts/setup.sh --tensorrt (or --cuda) first. Exits with 1 where a figure misses its target or is not available.
 TEXT
@@ -48,8 +52,6 @@ declare -A captions=(
   [update-checkpointed]="the same with --checkpoint-layers"
   [on-policy-large]="the engine's logprobs against the learner's, at the size that is measured"
 )
-limit=590 # seconds of a piece
-
 piece_build() {
   local program
   if [ -n "$given_bin" ]; then
@@ -61,7 +63,8 @@ piece_build() {
   fi
   run build cargo build --release --locked
   [ "$status" -eq 0 ] || { missed "release build" "it builds"; return; }
-  run build-tests cargo test --release --locked --no-run -p rollout -p learner
+  run build-tests cargo test --release --locked --no-run -p rollout -p learner "${gpu_tests[@]/#*:/--test=}"
+  [ "$status" -eq 0 ] || missed "GPU tests" "they build"
 }
 
 piece_machine() {
@@ -85,7 +88,7 @@ said() {
   figure "$1" "${2:-nothing}" "$4" "$verdict"
 }
 
-gpu_name() { nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -n 1 | sed 's/, / with driver /' || echo none; }
+gpu_name() { { nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo none; } | sed -n '1 s/, / with driver /; 1 p'; }
 
 piece_model() {
   rm -rf "$big_model.part"
@@ -108,55 +111,23 @@ need_model() {
   return 1
 }
 
-piece_tests() {
-  local test broken=''
-  rm -f "$out"/logs/tests*
-  # Tests that need a GPU have `gpu` in their names.
-  if [ -z "$given_bin" ]; then
-    run tests cargo test --release --locked --no-fail-fast -p rollout -p learner gpu -- --nocapture
-    [ "$status" -eq 0 ] || broken="$reason"
-  fi
-  for test in ${given_bin:+"$bin"/tests/*}; do
-    [ -x "$test" ] && [ -f "$test" ] || continue
-    run "tests-${test##*/}" env PARITY_FIXTURES="${PARITY_FIXTURES:-$PWD/tests/data/qwen2_5_vl}" "$test" gpu --nocapture
-    [ "$status" -eq 0 ] || broken="$reason"
-  done
-  if ! [ -e "$(echo "$out"/logs/tests* | cut -d ' ' -f 1)" ]; then
-    broken="there is no test program in $bin/tests; see --help of scripts/gpu_check.sh" again=yes
-    md "not available: $broken" ''
-  fi
-  count_tests "$(counted passed)" "$(counted failed)" "$broken"
-}
-
-# counted WORD: how many tests passed, or failed, in all of this piece's logs.
-counted() { cat "$out"/logs/tests* 2>/dev/null | awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i == word ";") sum += $(i - 1) } END { print sum + 0 }'; }
-
-# count_tests PASSED FAILED REASON: the figure of them; REASON: why a test program did not end well.
-count_tests() {
-  if [ "$2" -gt 0 ]; then
-    figure "GPU tests" "$1 passed, $2 failed" "all pass" FAIL
-  elif [ -n "$3" ]; then
-    reason="$3"
-    missed "GPU tests" "all pass"
-  elif [ "$1" -eq 0 ]; then
-    again=yes
-    figure "GPU tests" "there is no test with gpu in its name" "all pass" "not available"
-  else
-    figure "GPU tests" "$1 passed" "all pass" pass
-  fi
-}
-
 # on_policy MODEL DTYPE LR STEPS LINES...: a short run of both programs; its metrics.jsonl is in $metrics.
 on_policy() {
   local folder="$out/$piece-run" of="$1" dtype="$2" lr="$3" steps="$4"
   shift 4
   metrics="$folder/run/metrics.jsonl"
   rm -rf "$folder"
-  mkdir -p "$folder"
+  mkdir -p "$folder" "$out/tensorrt"
+  mkdir -m 700 "$folder/run"
+  # TensorRT takes minutes to build an engine: those of a run that was repeated or stopped are good for the next one. The
+  # programs take a folder that isn't empty for a run's by this mark (shared/src/run_dir.rs).
+  ln -s "$(realpath "$out/tensorrt")" "$folder/run/tensorrt"
+  : > "$folder/run/.tor-run"
   {
     # Every token counts, and no group is left out for being all right or all wrong.
     printf '[run]\nmodel = "%s"\n\n[rollout]\nengine = "%s"\ndata = "models/geo-mini/data/train.parquet"\n' "$of" "$engine"
     printf 'group_size = 8\nrows = 64\nmax_prompt_tokens = 512\nmax_response_tokens = 64\n'
+    [ -z "$trt_attention" ] || printf 'trt_attention = "%s"\n' "$trt_attention"
     [ "$of" = "$model" ] || printf 'verifier_command = "%s"\n' "scripts/gpu_check_verifier.sh"
     printf '\n[learner]\nalgo = "dapo"\ngroup_filter = "off"\nno_tor = true\nbatch_prompts = 8\nsave_every = 0\n'
     printf 'steps = %s\nlr = %s\ndevice = "%s"\n' "$steps" "$lr" "$device"
@@ -200,8 +171,8 @@ rollout_bench() {
   local json="$out/$1"
   shift
   rm -f "$json"
-  # The CPU is what it measures anyway: without the option any build of it will do.
-  local on=(--engine "$engine")
+  # The CPU is what it measures anyway: a build of it that has no --engine does for that, and for others says so itself.
+  local on=(--engine "$engine" ${trt_attention:+--trt-attention "$trt_attention"})
   [ "$engine" != cpu ] || on=()
   run "$piece" "$bin/rollout" bench --model "$big_model" "${on[@]}" --prompts "$prompts" --group-size "$group_size" \
     --rows $((prompts * group_size)) --new-tokens "$new_tokens" --image "$image" --rounds "$rounds" --json "$json" "$@"
@@ -234,12 +205,14 @@ text_value() { flatten "$big_model/config.json" | sed -n -E "s/^(text_config\.)?
 
 # decode_point JSON POINT ROWS BYTES_PER_NUMBER: a step has to read all weights and each row's keys and values once.
 decode_point() {
+  # Tokens that a row has said halfway: one step comes before the 12 that are measured (rollout/src/bench/curve.rs).
+  local response=7
   local context step_ms layers kv_heads width heads gib share
   context="$(value "$1" "curve.$2.context")" step_ms="$(value "$1" "curve.$2.step_ms")"
   layers="$(text_value num_hidden_layers)" kv_heads="$(text_value num_key_value_heads)"
   width="$(text_value hidden_size)" heads="$(text_value num_attention_heads)"
-  gib="$(calculate "bytes * (weights + rows * (context + 7) * 2 * layers * kv_heads * width / heads) / 2 ^ 30" "bytes=$4" "rows=$3" \
-    "weights=$(value "$1" text_parameters)" "context=$context" "layers=$layers" "kv_heads=$kv_heads" "width=$width" "heads=$heads")"
+  gib="$(calculate "bytes * (weights + rows * (context + response) * 2 * layers * kv_heads * width / heads) / 2 ^ 30" "bytes=$4" "rows=$3" \
+    "weights=$(value "$1" text_parameters)" "context=$context" "response=$response" "layers=$layers" "kv_heads=$kv_heads" "width=$width" "heads=$heads")"
   figure "step of $3 rows after $context tokens" "$(short "$step_ms") ms, which reads $(short "$gib") GiB" "" "-"
   if [ -z "$bandwidth" ]; then
     figure "decode at $3 rows after $context tokens" "bandwidth unknown: give --bandwidth" ">= 50 % of it" "not judged"
@@ -265,15 +238,25 @@ update_bench() {
   fi
 }
 
+# update_plan OPTIONS...: what the learner would take of the device's memory, before it takes it.
+update_plan() {
+  local log="$out/logs/$piece-plan" needed free
+  # A run folder that is not there: else the settings of runs/default would count.
+  run "$piece-plan" "$bin/learner" plan --run-dir "$out/no-run" --model "$big_model" --device "$device" ${dtype:+--dtype "$dtype"} "$@"
+  if [ "$status" -ne 0 ]; then missed "memory plan" "it is printed"; return; fi
+  needed="$(sed -n 's/^ *\(.*[^ ]\)  in all$/\1/p' "$log")" free="$(sed -n 's/^ *\(.*[^ ]\)  free on .*/\1/p' "$log")"
+  figure "memory plan of a training step at the default size" "${needed:-not in what it wrote}, ${free:-unknown} free" "" "-"
+}
+
 piece_update() {
   need_model "update" "model-FLOP utilisation >= 35 %" || return 0
-  run plan "$bin/learner" plan --model "$big_model" --device "$device" ${dtype:+--dtype "$dtype"}
-  [ "$status" -eq 0 ] || missed "memory plan" "it is printed"
+  update_plan
   update_bench
 }
 
 piece_update-checkpointed() {
   need_model "update" "model-FLOP utilisation >= 35 %" || return 0
+  update_plan --checkpoint-layers
   update_bench --checkpoint-layers
 }
 
@@ -304,6 +287,9 @@ JSON
 known_limits() {
   local known=''
   case "$(gpu_name)" in
+    *GH200*144G*) known="4900 989" ;;
+    *GH200*) known="4000 989" ;;
+    *H200*NVL*) known="4800 836" ;;
     *H200*) known="4800 989" ;;
     *H100*PCIe*) known="2000 756" ;;
     *H100*NVL*) known="3900 835" ;;
@@ -312,6 +298,7 @@ known_limits() {
     *A100*80GB*) known="2039 312" ;;
     *A100*) known="1555 312" ;;
     *L40S*) known="864 362" ;;
+    *RTX\ 4090\ [DL]*) ;; # 4090 D, 4090 Laptop GPU
     *RTX\ 4090*) known="1008 165" ;;
   esac
   bandwidth="${bandwidth:-${known% *}}" peak="${peak:-${known#* }}"
@@ -334,31 +321,33 @@ chosen() {
   die "--piece: there is no piece '$1'; --list shows them"
 }
 
-given_bin='' out=runs/gpu-check engine=trt device='' dtype='' config='' only='' listed='' bandwidth='' peak=''
+given_bin='' out=runs/gpu-check engine=trt trt_attention='' device='' dtype='' config='' only='' listed='' bandwidth='' peak=''
 prompts=8 group_size=8 new_tokens=256 image=448x448 rounds=3 num_steps=3
+limit=570 # and 20 more for what does not end by itself
 while [ $# -gt 0 ]; do
   case "$1" in
     --list) listed=yes; shift; continue ;;
     -h | --help) usage; exit ;;
-    --bin | --out | --engine | --device | --dtype | --config | --piece | --prompts | --group-size | --new-tokens | --image | --rounds | --steps | --bandwidth | --peak)
+    --bin | --out | --engine | --trt-attention | --device | --dtype | --config | --piece | --prompts | --group-size | --new-tokens | --image | --rounds | --steps | --limit | --bandwidth | --peak)
       [ $# -ge 2 ] || die "$1 wants a value; see --help" ;;
     *) die "unknown option $1; see --help" ;;
   esac
   case "$1" in
-    --bin) given_bin="$2" ;; --out) out="$2" ;; --engine) engine="$2" ;; --device) device="$2" ;; --dtype) dtype="$2" ;;
+    --bin) given_bin="$2" ;; --out) out="$2" ;; --engine) engine="$2" ;; --trt-attention) trt_attention="$2" ;; --device) device="$2" ;; --dtype) dtype="$2" ;;
     --config) config="$2" ;; --piece) only="$(chosen "$2")" ;; --prompts) prompts="$2" ;; --group-size) group_size="$2" ;;
     --new-tokens) new_tokens="$2" ;; --image) image="$2" ;; --rounds) rounds="$2" ;; --steps) num_steps="$2" ;;
-    --bandwidth) bandwidth="$2" ;; --peak) peak="$2" ;;
+    --limit) limit="$2" ;; --bandwidth) bandwidth="$2" ;; --peak) peak="$2" ;;
   esac
   shift 2
 done
-for number in "$prompts" "$group_size" "$new_tokens" "$rounds" "$num_steps"; do
+for number in "$prompts" "$group_size" "$new_tokens" "$rounds" "$num_steps" "$limit"; do
   [[ "$number" =~ ^[1-9][0-9]{0,8}$ ]] || die "'$number' is not a whole number above 0; see --help"
 done
 for number in "$bandwidth" "$peak"; do
   [[ "$number" =~ ^[0-9.]*$ ]] || die "--bandwidth and --peak want numbers, got '$number'"
 done
 case "$engine" in trt | cuda | cpu) ;; *) die "--engine wants trt, cuda or cpu, got '$engine'" ;; esac
+case "$trt_attention" in '' | native | decomposed) ;; *) die "--trt-attention wants native or decomposed, got '$trt_attention'" ;; esac
 if [ -z "$device" ]; then if [ "$engine" = cpu ]; then device=cpu; else device=cuda:0; fi; fi
 if [ -z "$dtype" ] && [ "$device" != cpu ]; then dtype=bf16; fi
 if [ -n "$listed" ]; then list; exit; fi
@@ -375,7 +364,7 @@ mkdir -p "$out/logs"
 exec 9> "$out/lock"
 flock -n 9 || die "another one works in $out"
 # Figures of different settings don't belong on one page.
-settings="engine $engine; learner on $device${dtype:+ in $dtype}; model ${config:-of Qwen2.5-VL-3B\'s dimensions}, random weights; \
+settings="engine $engine${trt_attention:+ with $trt_attention attention}; learner on $device${dtype:+ in $dtype}; model ${config:-of Qwen2.5-VL-3B\'s dimensions}, random weights; \
 a round: $prompts prompts, $group_size responses of $new_tokens tokens each, images $image; $rounds rounds"
 if [ -e "$out/settings" ] && [ "$(cat "$out/settings")" != "$settings" ]; then
   die "$out holds a report of other settings ($(cat "$out/settings")); give another --out, or remove it"

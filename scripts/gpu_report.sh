@@ -25,7 +25,8 @@ plain() { sed -e 's/\x1b\[[0-9;?]*[A-Za-z]//g' -e 's/.*\r\(.\)/\1/' -e 's/\r$//'
 # message_of LOG: what a program that failed said about it: its error, or else its last words.
 message_of() {
   local said
-  said="$(plain "$1" | grep -m 1 -E '^(error|thread .* panicked)' || plain "$1" | grep -v '^[[:space:]]*$' | tail -n 1 || true)"
+  # awk reads to the end: whoever stops early leaves the other side of the pipe with an error, which pipefail hands on.
+  said="$(plain "$1" | awk '/^(error|thread .* panicked)/ && error == "" { error = $0 } /[^ \t]/ { last = $0 } END { print error == "" ? last : error }')"
   said="${said:-it said nothing}"
   echo "${said:0:400}"
 }
@@ -76,7 +77,7 @@ flatten() {
 }
 
 # value FILE PATH: of such a file.
-value() { flatten "$1" | sed -n "s/^${2//./\\.}=//p" | head -n 1; }
+value() { flatten "$1" | awk -v start="$2=" 'index($0, start) == 1 && !seen++ { print substr($0, length(start) + 1) }'; }
 
 # largest FILE KEY: the largest absolute value of a metric over the lines of metrics.jsonl.
 largest() {

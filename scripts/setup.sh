@@ -25,7 +25,7 @@ A GPU needs a driver of series 580 or newer, which your system brings. What --cu
 a machine without a GPU, and later runs without options keep it. To be rid of it, delete the cache folder.
 
 Variables:
-  TOR_NATIVE_CACHE  the folder to use (absolute) [default: tor/ in the user's cache folder]
+  TOR_NATIVE_CACHE  an absolute folder, in which a folder of its own is made [default: tor/ in the user's cache folder]
   LIBTORCH          your own libtorch 2.11 folder: checked, not fetched
   ORT_DYLIB_PATH    your own libonnxruntime.so 1.31: checked, not fetched. Keep both set for cargo and the programs
   TENSORRT_LIB      with --tensorrt: your own folder of libnvinfer.so.10 and libnvonnxparser.so.10 (TensorRT 10.15 or
@@ -225,13 +225,20 @@ check_loads() {
   local missing
   [ -f "$1" ] || return 0
   missing="$(not_found "$1" | grep -v -x libcuda.so.1 | xargs || true)"
-  [ -z "$missing" ] || die "${1##*/} does not find $missing; run 'rm -rf $cache' and set up again, or report it"
+  [ -z "$missing" ] || die "${1##*/} does not find $missing; run \"rm -rf ${cache@Q}\" and set up again, or report it"
 }
 
 # own_tensorrt: links to the libraries in the user's folder, as a part.
 own_tensorrt() {
   local stage library version name
   [ -d "$TENSORRT_LIB" ] || die "TENSORRT_LIB='$TENSORRT_LIB' is not a folder: give the lib folder of an unpacked TensorRT"
+  # What is in the cache is this script's to remove, and a link to it would lead nowhere afterwards.
+  for library in . libnvinfer.so.10 libnvonnxparser.so.10; do
+    case "$(realpath "$TENSORRT_LIB/$library")/" in
+      "$(realpath "$cache")"/*)
+        die "TENSORRT_LIB='$TENSORRT_LIB' is or links to this script's own folder $cache: unset it to keep what is there, or give a folder elsewhere" ;;
+    esac
+  done
   TENSORRT_LIB="$(cd "$TENSORRT_LIB" && pwd)"
   for library in libnvinfer libnvonnxparser; do
     [ -e "$TENSORRT_LIB/$library.so.10" ] ||
@@ -292,8 +299,13 @@ own_libtorch="${LIBTORCH:-}" own_onnxruntime="${ORT_DYLIB_PATH:-}"
 [ -z "$tensorrt_wanted" ] || [ -z "$own_onnxruntime" ] ||
   die "--tensorrt goes with the ONNX Runtime that this script fetches: unset ORT_DYLIB_PATH, or put TensorRT's folder on LD_LIBRARY_PATH for your own"
 check_own
-cache="${TOR_NATIVE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tor/native-ort1.31.1-torch2.11.0}"
-[[ "$cache" = /* ]] || die "TOR_NATIVE_CACHE='$cache': give an absolute path"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/tor/native-ort1.31.1-torch2.11.0"
+if [ -n "${TOR_NATIVE_CACHE:-}" ]; then
+  [[ "$TOR_NATIVE_CACHE" = /* ]] || die "TOR_NATIVE_CACHE='$TOR_NATIVE_CACHE': give an absolute path"
+  # Never the folder itself: parts are removed by name, and a folder of the user's may hold a tensorrt/ or wheels/ of theirs.
+  cache="${TOR_NATIVE_CACHE%/}/tor-native-ort1.31.1-torch2.11.0"
+fi
+[[ "$cache" = /* ]] || die "XDG_CACHE_HOME='${XDG_CACHE_HOME:-}': give an absolute path, or unset it"
 mkdir -p "$cache"
 exec 9> "$cache/lock"
 flock 9 # two set-ups at once share one cache
@@ -326,7 +338,7 @@ if [ -n "$cuda" ]; then
   check_loads "$cache/onnxruntime/lib/libonnxruntime_providers_cuda.so"
   check_loads "$cache/libtorch/lib/libtorch_cuda.so"
   check_loads "$cache/libtorch/lib/libtorch_cuda_linalg.so"
-  if not_found "$cache/libtorch/lib/libcaffe2_nvrtc.so" | grep -q -x libcuda.so.1; then
+  if [[ " $(not_found "$cache/libtorch/lib/libcaffe2_nvrtc.so" | xargs) " = *" libcuda.so.1 "* ]]; then
     say "warning: no NVIDIA driver here (libcuda.so.1): a GPU needs one of series 580 or newer"
   fi
   if [ -n "$own_onnxruntime" ] && [ -d "$cache/nvidia" ]; then

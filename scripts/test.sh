@@ -4,7 +4,7 @@
 #   scripts/test.sh              all of it
 #   PARITY_FIXTURES=DIR scripts/test.sh   the parity tests on another set of fixtures in the layout of tests/data/qwen2_5_vl
 #
-# Tests that need a GPU are not part of this; they are skipped with a line that says so. scripts/gpu_check.sh runs them where one is.
+# Tests that need a GPU are not part of this: they are ignored here, or end at once where none is. scripts/gpu_check.sh runs them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
@@ -36,13 +36,19 @@ gpu_check() {
   scripts/gpu_check.sh --piece "$1" --out "$check" --engine cpu --bin "${CARGO_TARGET_DIR:-target}/debug" --config models/geo-mini/model \
     --prompts 2 --group-size 2 --new-tokens 4 --image 56x56 --rounds 1 --steps 1
 }
-scripts/gpu_check.sh --list | grep -q '11  on-policy-large'
+# has_line PATTERN FILE: or says which line is missing, and ends.
+has_line() { grep -q "$1" "$2" || { printf "test: scripts/gpu_check.sh wrote no line '%s':\n" "$1" >&2; cat "$2" >&2; exit 1; }; }
+scripts/gpu_check.sh --list > "$check/list"
+has_line '11  on-policy-large' "$check/list"
 gpu_check model
 gpu_check parity
-grep -q '^| parity | largest difference of a logprob | .* | pass |$' "$check/report.md"
-# What is not there is said so, in the report and by the exit status.
-if gpu_check tests; then exit 1; fi
-grep -q '^| tests | GPU tests | not available: .* | not available |$' "$check/report.md"
+has_line '^| parity | largest difference of a logprob | .* | pass |$' "$check/report.md"
+# What is not there is said so, in the report and by the exit status: no test programs lie where it looks for them.
+if gpu_check tests; then
+  printf 'test: scripts/gpu_check.sh ended with 0 although it had no GPU tests to run\n' >&2
+  exit 1
+fi
+has_line '^| tests | GPU tests | not available: .* | not available |$' "$check/report.md"
 
 say "the ring under loom"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p shared --release --locked --lib loom_
