@@ -157,6 +157,9 @@ impl Answers {
     /// # Errors
     /// Files that cannot be written.
     pub fn finish(mut self, verifier: &Verifier, run_dir: &Path) -> Result<Validation> {
+        // They came as their responses ended, each version's in another order.
+        self.predictions
+            .sort_by_key(|prediction| (prediction.question.index, prediction.sample));
         let mut accuracies = Vec::with_capacity(self.predictions.len());
         for prediction in &mut self.predictions {
             prediction.score(None, verifier);
