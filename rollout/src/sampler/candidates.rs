@@ -147,7 +147,9 @@ impl Sampler {
             EntropyKind::Raw => head.nucleus_entropy,
             EntropyKind::Renormalised => head.renormalised_entropy,
         };
-        (entropy.is_finite() && head.log_total.is_finite()).then_some(f64::from(entropy))
+        // The whole one as well: that of a nucleus may be finite where the row is not.
+        let is_finite = [entropy, head.entropy, head.log_total].map(f32::is_finite);
+        (is_finite == [true; 3]).then_some(f64::from(entropy))
     }
 
     fn logprob_of(&self, head: &RowHead<'_>, logit: f32) -> f64 {

@@ -144,6 +144,19 @@ fn what_the_head_cannot_say_asks_for_the_row() {
         sampler.score_candidates(&head, 7),
         Some(scored(7, -1.0, 0.4))
     );
-    head.log_total = f32::NAN;
-    assert_eq!(sampler.draw_candidates(&head, Some(0.1)), Draw::Row);
+    assert_ne!(sampler.draw_candidates(&head, Some(0.1)), Draw::Row);
+    for broken in [f32::NAN, f32::INFINITY] {
+        let entropy = RowHead {
+            entropy: broken,
+            ..head
+        };
+        let log_total = RowHead {
+            log_total: broken,
+            ..head
+        };
+        for head in [entropy, log_total] {
+            assert_eq!(sampler.draw_candidates(&head, Some(0.1)), Draw::Row);
+            assert_eq!(sampler.score_candidates(&head, 7), None);
+        }
+    }
 }

@@ -86,7 +86,7 @@ fn check(provider: Provider, form: RowForm) {
     device
         .set_weights(loader.stage(&changed).unwrap(), PolicyVersion(1))
         .unwrap();
-    let mut fresh = Rows::new(loader.load(&changed).unwrap(), sampling.clone());
+    let mut fresh = Rows::new(loader.load(&changed).unwrap(), sampling.clone()).unwrap();
     let mut differences = Vec::new();
     for (group, job) in decoded.iter().zip(&jobs) {
         let responses = group.responses.iter();
