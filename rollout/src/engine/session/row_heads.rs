@@ -94,10 +94,7 @@ impl HeadSettings {
         banned.sort_unstable();
         banned.dedup();
         Self {
-            temperature: match sampling.temperature {
-                0.0 => 1.0,
-                temperature => temperature,
-            },
+            temperature: sampling.measured_temperature(),
             nucleus_p: sampling.nucleus_p,
             banned,
         }
