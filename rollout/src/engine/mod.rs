@@ -173,9 +173,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Frees what was replaced. Not before the first step with new weights, which asks for much memory: it would wait for
-    /// every piece that is given back meanwhile.
-    /// An engine that has nothing to do takes no step: whoever waits with it calls this.
+    /// Frees what was replaced, as every step does at its end: the first one with new weights asks for much memory, and would
+    /// wait for every piece that is given back meanwhile. An engine that has nothing to do takes no step: whoever waits with it calls this.
     pub fn retire_replaced(&mut self) {
         self.backend.retire_replaced();
     }
