@@ -93,7 +93,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// An engine on the CPU was given what only one on a device takes, or the other way round.
-    #[error("these weights were made ready for another engine")]
+    #[error("these weights, or this place in a cache, were made for another engine")]
     OtherEngine,
     /// Reading the model's files.
     #[error(transparent)]

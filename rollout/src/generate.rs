@@ -216,7 +216,7 @@ impl Generator<'_> {
         // A learner that started anew asks anew, of weights that are still to be loaded.
         let is_wanted = || self.seat.holds_validation(publication);
         let answers = validator.answer(engine, publication, &is_wanted, is_stopping)?;
-        engine.set_sampling(self.settings.sampling.clone());
+        engine.set_sampling(self.settings.sampling.clone())?;
         self.is_validating.store(false, Ordering::Release);
         let Some(answers) = answers else {
             return Ok(!is_stopping());

@@ -63,10 +63,13 @@ pub(super) struct NextToken<'a> {
 
 impl Backend {
     /// Refuses a prompt that would never find room beside a response of so many tokens.
-    pub(super) fn check(&self, prompt_tokens: usize, response_tokens: usize) -> Result<()> {
+    pub(super) fn check(&self, prompt: &PromptInputs, response_tokens: usize) -> Result<()> {
+        let prompt_tokens = prompt.len();
         match self {
             Self::Blocks(blocks) => blocks.check(prompt_tokens, response_tokens),
-            Self::Rows(rows) if rows.fits(prompt_tokens, response_tokens) => Ok(()),
+            Self::Rows(rows) if rows.fits(prompt_tokens, response_tokens) => {
+                rows.check_images(prompt)
+            }
             Self::Rows(_) => Err(Error::Cache {
                 reason: format!(
                     "a prompt of {prompt_tokens} tokens and a response of up to {response_tokens} do not fit a row: lower \
@@ -113,7 +116,8 @@ impl Backend {
                 let row = rows.seat(prompt)?.ok_or_else(no_row)?;
                 Ok(ResponsePlace::Row(row))
             }
-            _ => Ok(ResponsePlace::Blocks(Vec::new())),
+            (Self::Blocks(_), PromptPlace::Blocks(_)) => Ok(ResponsePlace::Blocks(Vec::new())),
+            _ => Err(Error::OtherEngine),
         }
     }
 
@@ -121,7 +125,8 @@ impl Backend {
     pub(super) fn extend(&mut self, response: &mut ResponsePlace, tokens: usize) -> Result<()> {
         match (self, response) {
             (Self::Blocks(all), ResponsePlace::Blocks(blocks)) => all.extend(blocks, tokens),
-            _ => Ok(()), // a row has room for all
+            (Self::Rows(_), ResponsePlace::Row(_)) => Ok(()), // a row has room for all
+            _ => Err(Error::OtherEngine),
         }
     }
 
@@ -136,7 +141,7 @@ impl Backend {
             Self::Blocks(blocks) => blocks.step(samplers, tokens, spent),
             Self::Rows(rows) => {
                 let start = Instant::now();
-                let tokens: Vec<RowToken<'_>> = tokens.iter().filter_map(row_token).collect();
+                let tokens = tokens.iter().map(row_token).collect::<Result<Vec<_>>>()?;
                 let drawn = rows.decode(&tokens);
                 spent.decode += start.elapsed();
                 drawn
@@ -194,11 +199,11 @@ impl Backend {
     }
 }
 
-fn row_token<'a>(token: &NextToken<'a>) -> Option<RowToken<'a>> {
+fn row_token<'a>(token: &NextToken<'a>) -> Result<RowToken<'a>> {
     let ResponsePlace::Row(row) = token.response else {
-        return None;
+        return Err(Error::OtherEngine);
     };
-    Some(RowToken {
+    Ok(RowToken {
         row,
         token_id: token.token_id,
         slot: token.prompt_tokens + token.cached,

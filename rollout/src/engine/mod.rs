@@ -117,7 +117,7 @@ impl Engine {
             }
             ReadyWeights::Device(model) => {
                 settings.rows = settings.rows.min(model.settings().decoded_rows);
-                Backend::Rows(Rows::new(*model, settings.sampling.clone()))
+                Backend::Rows(Rows::new(*model, settings.sampling.clone())?)
             }
             ReadyWeights::Staged(_) => return Err(Error::OtherEngine),
         };
@@ -142,10 +142,10 @@ impl Engine {
     /// Takes a group in. Its responses start as soon as there are rows and blocks for them.
     ///
     /// # Errors
-    /// A prompt that would never find room in the cache.
+    /// A prompt that would never find room in the cache, or an image that a device's engine is not built for.
     pub fn submit(&mut self, job: Job) -> Result<()> {
         let longest = self.settings.max_response_tokens;
-        self.backend.check(job.prompt.len(), longest)?;
+        self.backend.check(&job.prompt, longest)?;
         // Filed under a number of our own: a ticket may come twice.
         self.schedule.push(self.num_groups, job.num_responses());
         self.groups.insert(self.num_groups, Group::new(job));
@@ -173,20 +173,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Frees what was replaced. Not before the first step with new weights, which asks for much memory: it would wait for
-    /// every piece that is given back meanwhile.
-    /// An engine that has nothing to do takes no step: whoever waits with it calls this.
+    /// Frees what was replaced, as every step does at its end: the first one with new weights asks for much memory, and would
+    /// wait for every piece that is given back meanwhile. An engine that has nothing to do takes no step: whoever waits with it calls this.
     pub fn retire_replaced(&mut self) {
         self.backend.retire_replaced();
     }
 
     /// Draws tokens another way from here on. To be called when idle: what is under way would change its distribution.
-    pub fn set_sampling(&mut self, sampling: Sampling) {
-        self.samplers = sample::samplers(&sampling);
+    ///
+    /// # Errors
+    /// On a device, another number of banned tokens; nothing changes.
+    pub fn set_sampling(&mut self, sampling: Sampling) -> Result<()> {
         if let Backend::Rows(rows) = &mut self.backend {
-            rows.set_sampling(sampling.clone());
+            rows.set_sampling(sampling.clone())?;
         }
+        self.samplers = sample::samplers(&sampling);
         self.settings.sampling = sampling;
+        Ok(())
     }
 
     /// The weights in use.

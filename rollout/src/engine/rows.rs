@@ -66,19 +66,22 @@ struct Known<'a> {
 }
 
 impl Rows {
-    /// All rows free.
-    #[must_use]
-    pub fn new(model: RowModel, sampling: Sampling) -> Self {
+    /// All rows free. What the model's head measures by is that of `sampling` from here on.
+    ///
+    /// # Errors
+    /// A model that was opened for another number of banned tokens.
+    pub fn new(mut model: RowModel, sampling: Sampling) -> Result<Self> {
+        model.set_head(head_of(&model, &sampling))?;
         let settings = model.settings();
         let (decoded, scratch) = (settings.decoded_rows, settings.rows.saturating_sub(1));
-        Self {
+        Ok(Self {
             free_rows: (0..decoded.min(scratch)).collect(),
             free_prompts: (decoded..scratch).collect(),
             sampler: Sampler::new(sampling),
             model,
             promised: [0; 2],
             num_fetched: 0,
-        }
+        })
     }
 
     /// The model.
@@ -107,12 +110,22 @@ impl Rows {
         prompt_tokens + response_tokens <= self.model.settings().slots + 1
     }
 
+    /// Refuses a prompt with an image that is too large for the model.
+    ///
+    /// # Errors
+    /// Says what to do.
+    pub fn check_images(&self, prompt: &PromptInputs) -> Result<()> {
+        self.model.settings().check_images(&prompt.grids)
+    }
+
     /// Draws tokens another way from here on.
-    pub fn set_sampling(&mut self, sampling: Sampling) {
-        let vocab_size = self.model.config().text.vocab_size;
-        self.model
-            .set_head(HeadSettings::new(&sampling, vocab_size));
+    ///
+    /// # Errors
+    /// As for [`Self::new`]; nothing changes.
+    pub fn set_sampling(&mut self, sampling: Sampling) -> Result<()> {
+        self.model.set_head(head_of(&self.model, &sampling))?;
         self.sampler = Sampler::new(sampling);
+        Ok(())
     }
 
     /// Promises a response a row, and its prompt one where it has not been read; false, and nothing happens, when there is
@@ -166,13 +179,21 @@ impl Rows {
     /// One step: reads the last token of each response and draws the next.
     ///
     /// # Errors
-    /// A response longer than its row, weights that give no distribution, or ONNX Runtime's.
+    /// A response longer than its row, one that has a row and no token here or two, weights that give no distribution, or
+    /// ONNX Runtime's.
     pub fn decode(&mut self, tokens: &[RowToken<'_>]) -> Result<Vec<Scored>> {
         let Some(last) = tokens.iter().map(|token| token.row.0).max() else {
             return Ok(Vec::new());
         };
-        // What is in the first slot of a free row is read by nobody.
+        // What is in the first slot of a free row is read by nobody; a response's would be written over.
         let rows = 0..last + 1;
+        let stepped: BTreeSet<usize> = tokens.iter().map(|token| token.row.0).collect();
+        let is_whole = |row| stepped.contains(&row) != self.free_rows.contains(&row);
+        if stepped.len() != tokens.len() || !rows.clone().all(is_whole) {
+            return Err(Error::Cache {
+                reason: "a step takes one token of each response that has a row".to_owned(),
+            });
+        }
         let mut pass = RowPass {
             token_ids: vec![0; rows.len()],
             position_ids: [0; 3].map(|_| vec![0; rows.len()]),
@@ -191,26 +212,13 @@ impl Rows {
             pass.token_slots[row] = to_i64(token.slot);
             pass.logit_positions.push(to_i64(row));
         }
-        let mut heads = self.model.forward(pass)?;
-        let draw = |(row, token): (usize, &RowToken<'_>)| self.draw(&mut heads, row, token.uniform);
-        tokens.iter().enumerate().map(draw).collect()
-    }
-
-    fn draw(&mut self, heads: &mut RowHeads, row: usize, uniform: Option<f64>) -> Result<Scored> {
-        let head = heads.row(row);
-        let beyond = match self.sampler.draw_candidates(&head, uniform) {
-            Draw::Token(token) => return Ok(token),
-            Draw::Row => None,
-            Draw::Beyond(uniform) => Some((uniform, head.candidate_ids.to_vec())),
-        };
-        let logits = self.fetch(heads, row)?;
-        Ok(match (beyond, uniform) {
-            (Some((uniform, candidates)), _) => {
-                self.sampler.sample_beyond(&logits, &candidates, uniform)?
-            }
-            (None, Some(uniform)) => self.sampler.sample(&logits, uniform)?,
-            (None, None) => self.sampler.likeliest(&logits)?,
-        })
+        let heads = &mut self.model.forward(pass)?;
+        let (sampler, num_fetched) = (&mut self.sampler, &mut self.num_fetched);
+        let mut drawn = Vec::with_capacity(tokens.len());
+        for (row, token) in tokens.iter().enumerate() {
+            drawn.push(draw(sampler, heads, row, token.uniform, num_fetched)?);
+        }
+        Ok(drawn)
     }
 
     /// Scores given responses, none of them empty, after `prompt`, which is read for it.
@@ -267,8 +275,8 @@ impl Rows {
                 scores.push(match scored {
                     Some(scored) => scored,
                     None => {
-                        let logits = self.fetch(&mut heads, index)?;
-                        self.sampler.score(&logits, token)?
+                        self.num_fetched += 1;
+                        self.sampler.score(&heads.fetch(index)?, token)?
                     }
                 });
             }
@@ -288,22 +296,48 @@ impl Rows {
             width: PASS_TOKENS,
         };
         let mut last = None;
+        let count = known.token_ids.len();
         for tokens in known.chunks() {
             let mut pass = known.pass(row, tokens.clone());
             pass.logit_positions = vec![to_i64(tokens.len() - 1)];
             pass.chosen = vec![0];
-            last = Some(self.model.forward(pass)?);
+            let mut heads = self.model.forward(pass)?;
+            if tokens.end == count {
+                self.num_fetched += 1;
+                last = Some(heads.fetch(0)?);
+            }
         }
-        let mut heads = last.ok_or_else(|| Error::Cache {
+        last.ok_or_else(|| Error::Cache {
             reason: "a prompt without tokens".to_owned(),
-        })?;
-        self.fetch(&mut heads, 0)
+        })
     }
+}
 
-    fn fetch(&mut self, heads: &mut RowHeads, row: usize) -> Result<Vec<f32>> {
-        self.num_fetched += 1;
-        self.model.fetch(heads, row)
-    }
+fn head_of(model: &RowModel, sampling: &Sampling) -> HeadSettings {
+    HeadSettings::new(sampling, model.config().text.vocab_size)
+}
+
+/// Draws after row `row` of logits, which comes to the host where the head does not settle it.
+fn draw(
+    sampler: &mut Sampler,
+    heads: &mut RowHeads<'_>,
+    row: usize,
+    uniform: Option<f64>,
+    num_fetched: &mut u64,
+) -> Result<Scored> {
+    let head = heads.row(row);
+    let beyond = match sampler.draw_candidates(&head, uniform) {
+        Draw::Token(token) => return Ok(token),
+        Draw::Row => None,
+        Draw::Beyond(uniform) => Some((uniform, head.candidate_ids.to_vec())),
+    };
+    *num_fetched += 1;
+    let logits = heads.fetch(row)?;
+    Ok(match (beyond, uniform) {
+        (Some((uniform, candidates)), _) => sampler.sample_beyond(&logits, &candidates, uniform)?,
+        (None, Some(uniform)) => sampler.sample(&logits, uniform)?,
+        (None, None) => sampler.likeliest(&logits)?,
+    })
 }
 
 impl Known<'_> {

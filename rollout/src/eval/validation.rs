@@ -112,7 +112,7 @@ impl Validator {
         is_stopping: &dyn Fn() -> bool,
     ) -> Result<Option<Answers>> {
         let started = Instant::now();
-        engine.set_sampling(self.sampling.clone());
+        engine.set_sampling(self.sampling.clone())?;
         let mut asker = Asker::new(&self.questions, &self.prompts, 1, 0..self.num_questions);
         let mut predictions = Vec::with_capacity(self.num_questions);
         let mut is_whole = true;

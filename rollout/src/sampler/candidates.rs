@@ -1,15 +1,15 @@
 //! Draws from what a device's head says of a row, so that the row itself stays where it is.
 //!
-//! Exact: of the candidates each is drawn with its own probability, and whatever the head does not settle is drawn from the
+//! As exact as the head's sums, which are of f32 (about 1e-6): of the candidates each is drawn with its own probability, and whatever the head does not settle is drawn from the
 //! row itself, with a number that is as good as new. For the same random number the token may be another than that of a
 //! draw from the whole row, whose order is that of the ids.
 
 use super::row::BLOCK;
 use super::row::sum_of;
-use super::{EntropyKind, Error, Result, Sampler, Scored, scored};
+use super::{EntropyKind, Error, Result, Sampler, Scored, scored, walk};
 
 /// Share of what may be drawn below which a sum in f32 says nothing of it.
-const LEAST_ALLOWED: f64 = 1e-3;
+const LEAST_TRUSTED: f64 = 1e-3;
 
 /// What the head says of one row: of softmax(logits / temperature) over the whole vocabulary, before bans.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ impl Sampler {
                 .map_or(Draw::Row, |&likeliest| token(likeliest));
         };
         let total = 1.0 - f64::from(head.banned_mass);
-        if total < LEAST_ALLOWED {
+        if total < LEAST_TRUSTED {
             return Draw::Row;
         }
         let (top_k, top_p) = (self.sampling.top_k, f64::from(self.sampling.top_p));
@@ -89,7 +89,7 @@ impl Sampler {
                     None => return Draw::Row,
                 }
             }
-            return walk(listed, |listed| uniform * mass(listed)).map_or(Draw::Row, token);
+            return pick(listed, |listed| uniform * mass(listed)).map_or(Draw::Row, token);
         }
         let listed_mass = mass(&listed);
         let target = uniform * total;
@@ -97,7 +97,7 @@ impl Sampler {
             let rest = (target - listed_mass) / (total - listed_mass);
             return Draw::Beyond(rest.clamp(0.0, 1.0 - f64::EPSILON));
         }
-        walk(listed, |_| target).map_or(Draw::Row, token)
+        pick(listed, |_| target).map_or(Draw::Row, token)
     }
 
     /// Scores the chosen token; none where the row itself is needed.
@@ -147,15 +147,14 @@ impl Sampler {
             EntropyKind::Raw => head.nucleus_entropy,
             EntropyKind::Renormalised => head.renormalised_entropy,
         };
-        (entropy.is_finite() && head.log_total.is_finite()).then_some(f64::from(entropy))
+        // The whole one as well: that of a nucleus may be finite where the row is not.
+        let is_finite = [entropy, head.entropy, head.log_total].map(f32::is_finite);
+        (is_finite == [true; 3]).then_some(f64::from(entropy))
     }
 
     fn logprob_of(&self, head: &RowHead<'_>, logit: f32) -> f64 {
         let largest = head.candidate_logits.first().copied().unwrap_or(logit);
-        let temperature = match self.sampling.temperature {
-            0.0 => 1.0,
-            temperature => f64::from(temperature),
-        };
+        let temperature = f64::from(self.sampling.measured_temperature());
         let depth = (f64::from(logit) - f64::from(largest)) / temperature;
         (depth - f64::from(head.log_total)).min(0.0)
     }
@@ -177,23 +176,15 @@ fn mass(listed: &[(u32, f32, f64)]) -> f64 {
     listed.iter().map(|&(.., share)| share).sum()
 }
 
-/// The first, in the order of their ids, at which the running sum exceeds the target; the last one where rounding left it
-/// short.
-fn walk(
+/// The one, in the order of their ids, at which the running sum exceeds the target.
+fn pick(
     mut listed: Vec<(u32, f32, f64)>,
     target: impl FnOnce(&[(u32, f32, f64)]) -> f64,
 ) -> Option<(u32, f32, f64)> {
     listed.sort_unstable_by_key(|&(id, ..)| id);
     let target = target(&listed);
-    let mut before = 0.0;
-    let is_crossed = listed.iter().position(|&(.., share)| {
-        before += share;
-        before > target
-    });
-    match is_crossed {
-        Some(index) => listed.get(index).copied(),
-        None => listed.last().copied(),
-    }
+    let drawn = walk(listed.iter().map(|&(id, _, share)| (id, share)), target)?;
+    listed.into_iter().find(|&(id, ..)| id == drawn.token)
 }
 
 #[cfg(test)]

@@ -18,6 +18,26 @@ fn sampling(top_p: f32, top_k: usize) -> Sampling {
     }
 }
 
+/// What may be drawn: tokens that are not banned, of those the first `top_k`, and of these the nucleus.
+fn allowed(sampling: &Sampling, logits: &[f32]) -> [Vec<usize>; 2] {
+    let is_banned = |id: usize| id >= sampling.num_tokens || id == 3 || id == 50;
+    let mut of_top_k: Vec<usize> = (0..VOCAB).filter(|&id| !is_banned(id)).collect();
+    of_top_k.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    if sampling.top_k > 0 {
+        of_top_k.truncate(sampling.top_k);
+    }
+    let weight = |&id: &usize| f64::from(logits[id] / sampling.temperature).exp();
+    let target = f64::from(sampling.top_p) * of_top_k.iter().map(weight).sum::<f64>();
+    let mut before = 0.0;
+    let is_within = |id: &&usize| {
+        let is_within = sampling.top_p >= 1.0 || before < target;
+        before += weight(id);
+        is_within
+    };
+    let nucleus = of_top_k.iter().take_while(is_within).copied().collect();
+    [of_top_k, nucleus]
+}
+
 fn logits() -> Vec<f32> {
     let number = |id| 6.0 * uniform(4, id, 0, 0) as f32 - 3.0;
     (0..VOCAB as u64).map(number).collect()
@@ -30,6 +50,9 @@ fn draws(sampling: &Sampling, candidates: usize, count: usize) -> (Vec<usize>, u
     let temperature = f64::from(sampling.temperature);
     let mut distribution = Distribution::new();
     distribution.load(&logits, temperature).unwrap();
+    let nucleus_p = f64::from(sampling.nucleus_p);
+    let [raw, renormalised] = [EntropyKind::Raw, EntropyKind::Renormalised]
+        .map(|kind| distribution.entropy(&logits, kind, nucleus_p) as f32);
     let mut order: Vec<usize> = (0..VOCAB).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     order.truncate(candidates);
@@ -44,8 +67,8 @@ fn draws(sampling: &Sampling, candidates: usize, count: usize) -> (Vec<usize>, u
         entropy: distribution.full_entropy(&logits) as f32,
         banned_mass: banned.map(share).sum::<f64>() as f32,
         candidate_mass: order.iter().map(|&id| share(id)).sum::<f64>() as f32,
-        nucleus_entropy: 0.0,
-        renormalised_entropy: 0.0,
+        nucleus_entropy: raw,
+        renormalised_entropy: renormalised,
         candidate_ids: &ids,
         candidate_logits: &candidate_logits,
     };
@@ -72,10 +95,23 @@ fn draws(sampling: &Sampling, candidates: usize, count: usize) -> (Vec<usize>, u
 
 #[test]
 fn draws_from_a_head_are_distributed_as_those_from_the_row() {
-    let count = 200_000;
+    for (entropy, count) in [
+        (EntropyKind::Full, 200_000),
+        (EntropyKind::Raw, 20_000),
+        (EntropyKind::Renormalised, 20_000),
+    ] {
+        are_distributed_as_those_from_the_row(entropy, count);
+    }
+}
+
+fn are_distributed_as_those_from_the_row(entropy: EntropyKind, count: usize) {
     for (top_p, top_k) in [(1.0, 0), (0.5, 0), (1.0, 20), (0.7, 20)] {
-        let sampling = sampling(top_p, top_k);
+        let sampling = Sampling {
+            entropy,
+            ..sampling(top_p, top_k)
+        };
         let logits = logits();
+        let [of_top_k, nucleus] = allowed(&sampling, &logits);
         let mut whole = Sampler::new(sampling.clone());
         let mut expected = vec![0_usize; VOCAB];
         for index in 0..count {
@@ -91,7 +127,9 @@ fn draws_from_a_head_are_distributed_as_those_from_the_row() {
                 let noise = (got.max(expected).max(1) as f64).sqrt() * 2.0_f64.sqrt();
                 let difference = (got as f64 - expected as f64).abs();
                 assert!(difference <= 5.5 * noise, "{id}: {got}, not {expected}");
-                assert!(expected > 0 || got <= 20, "{id} may not be drawn");
+                let may_be =
+                    of_top_k.contains(&id) && (candidates < VOCAB || nucleus.contains(&id));
+                assert!(may_be || got == 0, "{id} may not be drawn: {got}");
             }
         }
     }
@@ -144,6 +182,19 @@ fn what_the_head_cannot_say_asks_for_the_row() {
         sampler.score_candidates(&head, 7),
         Some(scored(7, -1.0, 0.4))
     );
-    head.log_total = f32::NAN;
-    assert_eq!(sampler.draw_candidates(&head, Some(0.1)), Draw::Row);
+    assert_ne!(sampler.draw_candidates(&head, Some(0.1)), Draw::Row);
+    for broken in [f32::NAN, f32::INFINITY] {
+        let entropy = RowHead {
+            entropy: broken,
+            ..head
+        };
+        let log_total = RowHead {
+            log_total: broken,
+            ..head
+        };
+        for head in [entropy, log_total] {
+            assert_eq!(sampler.draw_candidates(&head, Some(0.1)), Draw::Row);
+            assert_eq!(sampler.score_candidates(&head, 7), None);
+        }
+    }
 }

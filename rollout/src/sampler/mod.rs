@@ -36,6 +36,17 @@ pub struct Sampling {
     pub num_tokens: usize,
 }
 
+impl Sampling {
+    /// The temperature of what is reported: 1 where the likeliest token is taken.
+    #[must_use]
+    pub fn measured_temperature(&self) -> f32 {
+        match self.temperature {
+            0.0 => 1.0,
+            temperature => temperature,
+        }
+    }
+}
+
 /// One token and its statistics under softmax(logits / temperature) over the whole vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
@@ -113,10 +124,7 @@ impl Sampler {
 
     /// Loads the row and takes what must be known before bans change the weights.
     fn measure(&mut self, logits: &[f32]) -> Result<(LogNormaliser, f64)> {
-        let temperature = match self.sampling.temperature {
-            0.0 => 1.0,
-            temperature => f64::from(temperature),
-        };
+        let temperature = f64::from(self.sampling.measured_temperature());
         self.distribution.load(logits, temperature)?;
         let entropy = self.distribution.entropy(
             logits,
@@ -269,7 +277,8 @@ impl Sampler {
             before += sum;
         }
         let (start, before) = block.ok_or(Error::NothingAllowed)?;
-        let ids = (start..).zip(weights[start as usize..].iter().copied());
+        let weights = weights[start as usize..].iter();
+        let ids = (start..).zip(weights.map(|&weight| f64::from(weight)));
         walk(ids.take(BLOCK), target - before).ok_or(Error::NothingAllowed)
     }
 }
@@ -310,16 +319,15 @@ fn draw_listed(candidates: &mut [Candidate], uniform: f64) -> Result<u32> {
     candidates.sort_unstable_by_key(|candidate| candidate.id);
     let items = candidates
         .iter()
-        .map(|candidate| (candidate.id, candidate.weight));
+        .map(|candidate| (candidate.id, f64::from(candidate.weight)));
     let drawn = walk(items, uniform * mass(candidates));
     Ok(drawn.ok_or(Error::NothingAllowed)?.token)
 }
 
 /// The first item at which the running sum exceeds `target`; the last one of any weight when rounding left it short.
-fn walk(items: impl Iterator<Item = (u32, f32)>, target: f64) -> Option<Drawn> {
+fn walk(items: impl Iterator<Item = (u32, f64)>, target: f64) -> Option<Drawn> {
     let (mut before, mut last) = (0.0, None);
     for (token, weight) in items {
-        let weight = f64::from(weight);
         if weight > 0.0 {
             last = Some((token, before, weight));
             if before + weight > target {

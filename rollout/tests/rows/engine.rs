@@ -83,6 +83,19 @@ fn a_layout_in_which_nothing_could_run_is_refused() {
         let refused = RowLoader::new(config, settings, head).unwrap_err();
         assert!(refused.to_string().contains(reason), "{refused}");
     }
+    // An image of more patches than the vision tower is built for.
+    let few = RowSettings {
+        max_patches: 4,
+        ..row_settings(1)
+    };
+    let device = loader(&model, few, &sampling).load(&model.weights).unwrap();
+    let mut engine = Engine::new(settings(&model, &sampling), device, PolicyVersion(0)).unwrap();
+    let job = model.jobs(1).into_iter();
+    let job = job.max_by_key(|job| job.prompt.patches.len()).unwrap();
+    let refused = engine.score(&job.prompt, &[&[7]]).unwrap_err().to_string();
+    assert!(refused.contains("lower --max-pixels"), "{refused}");
+    let refused = engine.submit(job).unwrap_err().to_string();
+    assert!(refused.contains("lower --max-pixels"), "{refused}");
     // Longer than a row.
     let device = row_model(&model, &model.weights, 1, 4, &sampling);
     let settings = EngineSettings {

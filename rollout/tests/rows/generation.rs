@@ -5,7 +5,7 @@ use rollout::engine::rows::{PromptRow, ResponseRow, RowToken, Rows};
 use rollout::sampler::{Sampling, Scored, uniform};
 
 use crate::fixture_model::Model;
-use crate::setup::MAX_TOKENS;
+use crate::setup::{MAX_TOKENS, TOLERANCE, rows, sampling};
 
 /// A response under way.
 struct Open<'a> {
@@ -114,4 +114,54 @@ pub(crate) fn greedily(
             .unwrap()
     };
     generate(rows, &model.jobs(group_size), eos, first)
+}
+
+#[test]
+fn a_step_takes_a_token_of_every_response_and_rows_another_head() {
+    let model = Model::load();
+    let sampling = sampling(&model, 0.0);
+    let mut rows = rows(&model, &model.weights, 3, 64, &sampling);
+    let job = &model.jobs(1)[0];
+    let (prompt, _) = rows.prefill(&job.prompt).unwrap().unwrap();
+    let seated = [(); 2].map(|()| rows.seat(&prompt).unwrap().unwrap());
+    let tokens = seated.each_ref().map(|row| RowToken {
+        row,
+        token_id: 7,
+        slot: job.prompt.len(),
+        position: job.prompt.positions.next,
+        uniform: None,
+    });
+    let [first, second] = tokens;
+    // Left out, the first row would be written over; twice, it would be read once.
+    for wrong in [
+        vec![second],
+        vec![first, first],
+        vec![first, second, second],
+    ] {
+        let refused = rows.decode(&wrong).unwrap_err().to_string();
+        assert!(refused.contains("one token of each response"), "{refused}");
+    }
+    let before = rows.decode(&tokens).unwrap();
+    assert_eq!(before[0].token, before[1].token);
+
+    // The head measures by what the rows draw by, and is open for as many bans as it has.
+    let warm = Sampling {
+        temperature: 2.0,
+        ..sampling.clone()
+    };
+    rows.set_sampling(warm.clone()).unwrap();
+    let after = rows.decode(&tokens).unwrap();
+    assert!(after[0].entropy > before[0].entropy);
+    let model = crate::setup::row_model(&model, &model.weights, 3, 64, &sampling);
+    let mut other = Rows::new(model, warm).unwrap();
+    let (prompt, _) = other.prefill(&job.prompt).unwrap().unwrap();
+    let row = other.seat(&prompt).unwrap().unwrap();
+    let token = RowToken { row: &row, ..first };
+    let got = other.decode(&[token]).unwrap()[0];
+    assert!((got.entropy - after[0].entropy).abs() < TOLERANCE);
+    assert!((got.logprob - after[0].logprob).abs() < TOLERANCE);
+    let mut more = sampling;
+    more.banned.push(9);
+    let refused = other.set_sampling(more).unwrap_err().to_string();
+    assert!(refused.contains("banned tokens"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! On a GPU, in bf16, against the engine for the CPU: `cargo test -p rollout --test rows -- --ignored --nocapture`, with
+//! On a GPU, in bf16, against the engine for the CPU: `cargo test -p rollout --test rows on_gpu_ -- --ignored --nocapture`, with
 //! `ORT_DYLIB_PATH` at ONNX Runtime's GPU build and its libraries on `LD_LIBRARY_PATH`.
 
 use models::graph::{Elements, Operators};
@@ -17,24 +17,24 @@ const LARGEST: f32 = 3e-2;
 const MEAN: f32 = 3e-3;
 
 #[test]
-#[ignore = "needs a GPU with TensorRT"]
-fn tensorrt_scores_and_decodes_as_the_cpu_does() {
+#[ignore = "needs an NVIDIA GPU, ONNX Runtime's GPU build and TensorRT"]
+fn on_gpu_tensorrt_scores_and_decodes_as_the_cpu_does() {
     let folder = tempfile::tempdir().unwrap();
     let provider = Provider::TensorRt(TensorRt::new(folder.path().to_path_buf()));
     check(provider, RowForm::Trt(Operators::Native));
 }
 
 #[test]
-#[ignore = "needs a GPU with TensorRT"]
-fn tensorrt_does_so_with_decomposed_attention() {
+#[ignore = "needs an NVIDIA GPU, ONNX Runtime's GPU build and TensorRT"]
+fn on_gpu_tensorrt_does_so_with_decomposed_attention() {
     let folder = tempfile::tempdir().unwrap();
     let provider = Provider::TensorRt(TensorRt::new(folder.path().to_path_buf()));
     check(provider, RowForm::Trt(Operators::Decomposed));
 }
 
 #[test]
-#[ignore = "needs a GPU"]
-fn cuda_scores_and_decodes_as_the_cpu_does() {
+#[ignore = "needs an NVIDIA GPU and ONNX Runtime's GPU build"]
+fn on_gpu_cuda_scores_and_decodes_as_the_cpu_does() {
     check(Provider::Cuda, RowForm::Cuda);
 }
 
@@ -86,7 +86,7 @@ fn check(provider: Provider, form: RowForm) {
     device
         .set_weights(loader.stage(&changed).unwrap(), PolicyVersion(1))
         .unwrap();
-    let mut fresh = Rows::new(loader.load(&changed).unwrap(), sampling.clone());
+    let mut fresh = Rows::new(loader.load(&changed).unwrap(), sampling.clone()).unwrap();
     let mut differences = Vec::new();
     for (group, job) in decoded.iter().zip(&jobs) {
         let responses = group.responses.iter();

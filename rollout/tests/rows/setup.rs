@@ -65,7 +65,7 @@ pub(crate) fn rows(
     sampling: &Sampling,
 ) -> Rows {
     let row_model = row_model(model, weights, num_rows, candidates, sampling);
-    Rows::new(row_model, sampling.clone())
+    Rows::new(row_model, sampling.clone()).unwrap()
 }
 
 pub(crate) fn settings(model: &Model, sampling: &Sampling) -> EngineSettings {

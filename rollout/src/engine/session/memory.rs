@@ -31,8 +31,16 @@ pub(super) struct Memory {
 /// Rows of a tensor, which stays borrowed.
 #[derive(Debug)]
 pub(super) struct View<'a> {
-    pub(super) tensor: DynTensor,
+    /// Not to be moved out: it would outlive the borrow.
+    tensor: DynTensor,
     of: PhantomData<&'a mut DynTensor>,
+}
+
+impl View<'_> {
+    /// The rows as a tensor.
+    pub(super) fn tensor(&mut self) -> &mut DynTensor {
+        &mut self.tensor
+    }
 }
 
 impl Memory {
@@ -117,6 +125,25 @@ impl Memory {
         tensor: &'a mut DynTensor,
         rows: Range<usize>,
     ) -> Result<View<'a>> {
+        Ok(View {
+            tensor: self.part(tensor, rows)?,
+            of: PhantomData,
+        })
+    }
+
+    /// Copies row `from` of a tensor that lies here to row `to`.
+    pub(super) fn copy_row(&self, tensor: &mut DynTensor, from: usize, to: usize) -> Result<()> {
+        if from == to {
+            return Err(problem(format!("row {from} cannot be copied to itself")));
+        }
+        // Two rows of one tensor lie apart, and both parts are gone before its borrow ends.
+        let mut source = self.part(tensor, from..from + 1)?;
+        let mut target = self.part(tensor, to..to + 1)?;
+        self.copy(&mut source, &mut target)
+    }
+
+    /// Rows of `tensor` over its memory. It must be gone before the tensor is, and before the same rows are used otherwise.
+    fn part(&self, tensor: &mut DynTensor, rows: Range<usize>) -> Result<DynTensor> {
         let mut shape: Vec<i64> = tensor.shape().to_vec();
         let num_rows = shape.first().copied().unwrap_or(0);
         if rows.is_empty() || size(rows.end) > num_rows {
@@ -135,12 +162,8 @@ impl Memory {
         // SAFETY: the rows lie within the tensor, as was checked.
         let start = unsafe { start.add(rows.start * row_bytes) };
         let bytes = rows.len() * row_bytes;
-        // SAFETY: so many bytes belong to the rows; the view keeps the tensor borrowed.
-        let view = unsafe { lend(&self.allocator, start, bytes, &shape, *tensor.data_type()) };
-        Ok(View {
-            tensor: view?,
-            of: PhantomData,
-        })
+        // SAFETY: so many bytes belong to the rows; both callers keep the tensor borrowed for as long as the part lives.
+        unsafe { lend(&self.allocator, start, bytes, &shape, *tensor.data_type()) }
     }
 
     /// One row of a tensor of f32 that lies here, on the host.
@@ -290,6 +313,28 @@ mod tests {
                 numbers(&tensor.into_dyn()).unwrap(),
                 [1.0, -2.5, 7.0, 8.0, 256.0, last]
             );
+        }
+    }
+
+    #[test]
+    fn a_row_is_copied_to_any_other_and_not_to_itself() {
+        environment().unwrap();
+        let memory = Memory::host();
+        for elements in [Elements::F32, Elements::Bf16] {
+            let mut tensor = memory.tensor(elements, &[3, 2]).unwrap();
+            let given = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+            memory.write(&mut tensor, elements, &given).unwrap();
+            memory.copy_row(&mut tensor, 2, 0).unwrap();
+            memory.copy_row(&mut tensor, 0, 1).unwrap();
+            let error = memory.copy_row(&mut tensor, 1, 1).unwrap_err().to_string();
+            assert!(
+                error.contains("row 1 cannot be copied to itself"),
+                "{error}"
+            );
+            assert!(memory.copy_row(&mut tensor, 0, 3).is_err());
+            assert!(memory.copy_row(&mut tensor, 3, 0).is_err());
+            let expected = [5.0, 6.0, 5.0, 6.0, 5.0, 6.0];
+            assert_eq!(numbers(&tensor.into_dyn()).unwrap(), expected);
         }
     }
 

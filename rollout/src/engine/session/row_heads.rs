@@ -5,6 +5,8 @@
 use models::onnx::size;
 use ort::value::DynTensor;
 
+use super::memory::Memory;
+use crate::error::Result;
 use crate::sampler::{RowHead, Sampling};
 
 /// What a device's head says of a row in f32; see `models::graph::head`.
@@ -30,17 +32,18 @@ pub struct HeadSettings {
     pub banned: Vec<i64>,
 }
 
-/// The head's outputs for R rows of logits, and the logits where they were made.
+/// The head's outputs for R rows of logits, and the logits where they were made, which the model outlives.
 #[derive(Debug)]
-pub struct RowHeads {
+pub struct RowHeads<'a> {
     pub(super) statistics: [Vec<f32>; STATISTICS.len()],
     pub(super) ids: Vec<i32>,
     pub(super) logits: Vec<f32>,
     pub(super) candidates: usize,
     pub(super) rows: DynTensor,
+    pub(super) memory: &'a Memory,
 }
 
-impl RowHeads {
+impl RowHeads<'_> {
     /// Rows of logits, R.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -70,6 +73,14 @@ impl RowHeads {
             candidate_logits: &self.logits[range],
         }
     }
+
+    /// Brings the logits of one row to the host: f32 `[V]`.
+    ///
+    /// # Errors
+    /// No such row, or ONNX Runtime's.
+    pub fn fetch(&mut self, row: usize) -> Result<Vec<f32>> {
+        self.memory.fetch_row(&mut self.rows, row)
+    }
 }
 
 impl HeadSettings {
@@ -83,10 +94,7 @@ impl HeadSettings {
         banned.sort_unstable();
         banned.dedup();
         Self {
-            temperature: match sampling.temperature {
-                0.0 => 1.0,
-                temperature => temperature,
-            },
+            temperature: sampling.measured_temperature(),
             nucleus_p: sampling.nucleus_p,
             banned,
         }

@@ -82,7 +82,11 @@ impl RowPass {
             ));
         }
         let num_wanted = self.logit_positions.len();
-        let most = settings.max_wanted.max(settings.decoded_rows);
+        // Those of the session that runs it.
+        let most = match width {
+            1 => settings.decoded_rows,
+            _ => settings.max_wanted,
+        };
         if num_wanted == 0 || num_wanted > most || !all_below(&self.logit_positions, tokens) {
             return refused(format!("{num_wanted} rows of logits of {tokens} tokens"));
         }
@@ -103,4 +107,52 @@ impl RowPass {
 /// Slots of a row are far fewer.
 fn to_i32(slot: i64) -> i32 {
     i32::try_from(slot).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use models::graph::{Elements, Operators};
+
+    use super::*;
+    use crate::engine::session::{Provider, RowForm};
+
+    #[test]
+    fn a_pass_asks_for_no_more_logits_than_its_session_is_built_for() {
+        let settings = RowSettings {
+            provider: Provider::Cpu(1),
+            elements: Elements::F32,
+            form: RowForm::Trt(Operators::Native),
+            rows: 6,
+            decoded_rows: 4,
+            slots: 64,
+            candidates: 4,
+            max_wanted: 2,
+            max_patches: 16,
+        };
+        // Of one row and many tokens up to 2, of one token per row up to 4.
+        for (num_rows, width, wanted, is_taken) in [
+            (1, 8, 2, true),
+            (1, 8, 3, false),
+            (4, 1, 4, true),
+            (1, 1, 5, false),
+        ] {
+            let tokens = num_rows * width;
+            let pass = RowPass {
+                rows: 0..num_rows,
+                token_ids: vec![0; tokens],
+                position_ids: [0; 3].map(|_| vec![0; tokens]),
+                token_slots: (0..num_rows).flat_map(|_| 0..8).take(tokens).collect(),
+                image_rows: vec![-1; tokens],
+                logit_positions: vec![0; wanted],
+                chosen: vec![0; wanted],
+                ..RowPass::default()
+            };
+            let checked = pass.check(&settings, 10, 2);
+            assert_eq!(
+                checked.is_ok(),
+                is_taken,
+                "{wanted} of {width}: {checked:?}"
+            );
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 use models::config::ModelConfig;
 use models::graph::{Cuda, CudaCache, Elements, Form, Operators, Trt};
+use models::image::Grid;
 
 use super::provider::{Profile, Provider};
 use super::row_heads::HeadSettings;
@@ -58,6 +59,19 @@ impl RowSettings {
                 candidates,
             }),
         }
+    }
+
+    /// Refuses an image for which the vision tower is not built.
+    pub(crate) fn check_images(&self, grids: &[Grid]) -> Result<()> {
+        let most = self.max_patches;
+        let patches = grids.iter().map(Grid::num_patches).find(|n| *n > most);
+        patches.map_or(Ok(()), |patches| {
+            Err(Error::Cache {
+                reason: format!(
+                    "an image of {patches} patches, and the engine takes {most}: lower --max-pixels or raise --max-prompt-tokens"
+                ),
+            })
+        })
     }
 
     /// Refuses a layout in which nothing could run.

@@ -38,14 +38,14 @@ pub struct RowModel {
     config: ModelConfig,
     settings: RowSettings,
     head: HeadSettings,
-    /// For passes with one token per row, and for those of one row; the same one where shapes are free.
-    decode: RowSession,
-    prefill: Option<RowSession>,
-    vision: Vision,
-    // After the sessions, which run over them.
+    // The memory of all of these was made by an allocator of the session of `decode`, which therefore goes last.
     weights: Weights,
     slots: Slots,
+    vision: Vision,
     memory: Memory,
+    /// For passes with one token per row, and for those of one row; the same one where shapes are free.
+    prefill: Option<RowSession>,
+    decode: RowSession,
 }
 
 /// New weights on the host, in the numbers of the device: copied, they are in use.
@@ -153,27 +153,34 @@ impl RowModel {
         &self.settings
     }
 
-    /// Measures by other settings from here on; the number of banned tokens stays.
-    pub fn set_head(&mut self, head: HeadSettings) {
+    /// Measures by other settings from here on.
+    ///
+    /// # Errors
+    /// Another number of banned tokens, for which the graphs are not open; changes nothing.
+    pub fn set_head(&mut self, head: HeadSettings) -> Result<()> {
+        let [expected, got] = [&self.head, &head].map(|head| head.banned_input().len());
+        check("banned tokens", expected, got)?;
         self.head = head;
         self.decode.forget_head();
         if let Some(prefill) = &mut self.prefill {
             prefill.forget_head();
         }
+        Ok(())
     }
 
     /// As for [`super::EngineModel::encode_images`].
     ///
     /// # Errors
-    /// Patches that do not fit the images, or ONNX Runtime's.
+    /// Patches that do not fit the images, an image of too many, or ONNX Runtime's.
     pub fn encode_images(&mut self, patches: &[f32], grids: &[Grid]) -> Result<Vec<f32>> {
+        self.settings.check_images(grids)?;
         self.vision.encode(&self.config.vision, patches, grids)
     }
 
     /// Copies a row of the cache, all of it, to another.
     ///
     /// # Errors
-    /// A row outside the cache.
+    /// A row outside the cache, or the same one.
     pub fn copy_row(&mut self, from: usize, to: usize) -> Result<()> {
         self.slots.copy_row(&self.memory, from, to)
     }
@@ -182,7 +189,7 @@ impl RowModel {
     ///
     /// # Errors
     /// A pass that does not fit the model or the cache, or ONNX Runtime's.
-    pub fn forward(&mut self, pass: RowPass) -> Result<RowHeads> {
+    pub fn forward(&mut self, pass: RowPass) -> Result<RowHeads<'_>> {
         let (vocab_size, hidden) = (self.config.text.vocab_size, self.config.text.hidden_size);
         pass.check(&self.settings, vocab_size, hidden)?;
         let (rows, wanted) = (pass.rows.len(), pass.logit_positions.len());
@@ -230,15 +237,8 @@ impl RowModel {
             ids,
             logits: read(&outputs, "candidate_logits")?,
             rows: take(&mut outputs, "logits")?,
+            memory: &self.memory,
         })
-    }
-
-    /// Brings the logits of one row to the host: f32 `[V]`.
-    ///
-    /// # Errors
-    /// No such row, or ONNX Runtime's.
-    pub fn fetch(&self, heads: &mut RowHeads, row: usize) -> Result<Vec<f32>> {
-        self.memory.fetch_row(&mut heads.rows, row)
     }
 }
 

@@ -34,7 +34,7 @@ impl Slots {
             let mut tensor = memory.tensor(elements, &shape(num_rows))?;
             for row in 0..num_rows {
                 let mut view = memory.rows(&mut tensor, row..row + 1)?;
-                memory.copy(&mut zeros, &mut view.tensor)?;
+                memory.copy(&mut zeros, view.tensor())?;
             }
             tensors.push(tensor);
         }
@@ -52,22 +52,17 @@ impl Slots {
             let kind = ["key", "value"][index % 2];
             let layer = index / 2;
             let mut view = memory.rows(tensor, rows.clone())?;
-            io.bind_input(format!("past_{kind}.{layer}"), &view.tensor)
+            io.bind_input(format!("past_{kind}.{layer}"), view.tensor())
                 .map_err(runtime(CONTEXT))?;
-            io.bind_output(format!("present_{kind}.{layer}"), &mut view.tensor)
+            io.bind_output(format!("present_{kind}.{layer}"), view.tensor())
                 .map_err(runtime(CONTEXT))?;
         }
         Ok(())
     }
 
-    /// Copies a row, all of it, to a later one.
+    /// Copies a row, all of it, to another.
     pub(super) fn copy_row(&mut self, memory: &Memory, from: usize, to: usize) -> Result<()> {
-        for tensor in &mut self.tensors {
-            let mut source = memory.rows(tensor, from..from + 1)?.tensor;
-            // The other view's borrow is over, its memory is not: rows of one tensor lie apart.
-            let mut target = memory.rows(tensor, to..to + 1)?;
-            memory.copy(&mut source, &mut target.tensor)?;
-        }
-        Ok(())
+        let mut tensors = self.tensors.iter_mut();
+        tensors.try_for_each(|tensor| memory.copy_row(tensor, from, to))
     }
 }

@@ -279,3 +279,48 @@ pub(super) fn in_background<T: Send>(work: impl FnOnce() -> T + Send) -> std::io
         .build();
     Ok(pool.map_err(std::io::Error::other)?.install(work))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(thread: Pid) -> Vec<usize> {
+        cores(&sched_getaffinity(Some(thread)).unwrap()).collect()
+    }
+
+    #[test]
+    fn compute_threads_are_held_on_a_core_each_and_let_go() {
+        let all: Vec<usize> = cores(&sched_getaffinity(None).unwrap()).collect();
+        let threads = Threads::new(Some(all.len()), false);
+        // One stays a compute thread; one lives on and is none any more, as if its number were another's by now.
+        let (leave, left) = bounded::<()>(0);
+        let start = |keeps: bool, left: crossbeam_channel::Receiver<()>| {
+            let (enlisted, is_enlisted) = bounded(1);
+            let (end, ended) = bounded::<()>(0);
+            let thread = std::thread::spawn(move || {
+                let mut own = Some(threads.enlist(1));
+                enlisted.send(gettid()).unwrap();
+                if !keeps {
+                    left.recv().unwrap();
+                    own = None;
+                    left.recv().unwrap();
+                }
+                let _ = ended.recv();
+                drop(own);
+            });
+            (is_enlisted.recv().unwrap(), end, thread)
+        };
+        let (stays, end_stays, first) = start(true, left.clone());
+        let (goes, end_goes, second) = start(false, left);
+        let held = threads.hold_apart();
+        let own = vec![all[1 % all.len()]];
+        assert_eq!([allowed(stays), allowed(goes)], [own.clone(), own.clone()]);
+        leave.send(()).unwrap();
+        leave.send(()).unwrap(); // it is none any more
+        drop(held);
+        assert_eq!([allowed(stays), allowed(goes)], [all, own]);
+        drop((end_stays, end_goes));
+        first.join().unwrap();
+        second.join().unwrap();
+    }
+}

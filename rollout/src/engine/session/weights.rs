@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 const CONTEXT: &str = "binding the weights";
 
-/// Numbers read of the file at a time: what is on the way stays in the host's cache.
+/// Numbers read of the file at a time. Those of a tensor are gathered on the host before they are written.
 const CHUNK: usize = 1 << 16;
 
 /// The weights of a graph. Sessions of the same graph share them.
